@@ -1,0 +1,55 @@
+# The two commands most people need: `make demo` and `make test`. Both make their own environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+
+# Tests read the public data sets under SHORTLIST_DATA where there is such a folder, else data they generate.
+ifndef SHORTLIST_DATA
+ifneq ($(wildcard ../shared/data),)
+export SHORTLIST_DATA := $(abspath ../shared/data)
+endif
+endif
+
+.PHONY: demo test test-slow bench lint env clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/serve.stamp
+	$(BIN)/shortlist demo $(ARGS)
+
+test: lint
+	@echo "data for the tests: $${SHORTLIST_DATA:-generated (SHORTLIST_DATA is not set)}" >&2
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: .venv/dev.stamp
+	@echo "data for the tests: $${SHORTLIST_DATA:-generated (SHORTLIST_DATA is not set)}" >&2
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/dev.stamp
+	@for file in bench/[a-z]*.py; do echo "$$file" >&2; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+
+env: .venv/dev.stamp
+
+# torch goes in first and alone, so that nothing installed after it can ask for another build of it.
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "shortlist needs Python 3.11 or later; make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/serve.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[serve]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch .venv/serve.stamp $@
+
+# Everything the targets above made, the demo's project included.
+clean:
+	rm -rf .venv demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

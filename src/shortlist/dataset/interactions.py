@@ -1,0 +1,79 @@
+"""Interactions: what a solver learns from. E events as columns of keys, sorted by (user, time, log offset)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from shortlist.candidates import Ragged
+
+__all__ = ["Interactions"]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """`users`, `items` int64 keys, `times` int64 ms, `actions` int16 codes, `values` float32 (NaN where none), all [E].
+
+    Build with `Interactions.of`, which sorts. Keys may have gaps; `matrix` compacts them.
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
+    actions: NDArray[np.int16]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls,
+        users: NDArray[np.int64],
+        items: NDArray[np.int64],
+        times: NDArray[np.int64] | None = None,
+        actions: NDArray[np.int16] | None = None,
+        values: NDArray[np.float32] | None = None,
+    ) -> "Interactions":
+        """From columns in log order; sorts by (user, time), equal times staying in log order."""
+        n = len(users)
+        times = np.zeros(n, dtype=np.int64) if times is None else times
+        actions = np.zeros(n, dtype=np.int16) if actions is None else actions
+        values = np.full(n, np.nan, dtype=np.float32) if values is None else values
+        order = np.lexsort((times, users))
+        return cls(users[order], items[order], times[order], actions[order], values[order])
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def where(self, mask: NDArray[np.bool_]) -> "Interactions":
+        return Interactions(self.users[mask], self.items[mask], self.times[mask], self.actions[mask], self.values[mask])
+
+    @cached_property
+    def user_keys(self) -> NDArray[np.int64]:
+        """Distinct users, ascending [U]."""
+        return np.unique(self.users)
+
+    @cached_property
+    def item_keys(self) -> NDArray[np.int64]:
+        """Distinct items, ascending [I]."""
+        return np.unique(self.items)
+
+    @cached_property
+    def matrix(self) -> sparse.csr_array:
+        """Binary user-item matrix float32 [U, I], rows and columns in the order of `user_keys` and `item_keys`; repeats count once."""
+        rows = np.searchsorted(self.user_keys, self.users)
+        columns = np.searchsorted(self.item_keys, self.items)
+        shape = (len(self.user_keys), len(self.item_keys))
+        x_UI = sparse.csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+        x_UI.sum_duplicates()
+        x_UI.data[:] = 1
+        return cast(sparse.csr_array, x_UI)
+
+    def histories(self, users: NDArray[np.int64]) -> Ragged:
+        """Events of each asked user [R], oldest first; an unknown user has none."""
+        low, high = np.searchsorted(self.users, users, "left"), np.searchsorted(self.users, users, "right")
+        counts = high - low
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        at = np.arange(offsets[-1]) + np.repeat(low - offsets[:-1], counts)
+        return Ragged(offsets, self.items[at], self.times[at], self.actions[at])

@@ -1,0 +1,1 @@
+"""What happened: logs read from where they lie, made canonical, kept; and the durable log of what happens now."""

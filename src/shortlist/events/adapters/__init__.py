@@ -1,0 +1,1 @@
+"""Public logs by name: one file each, found by `data.adapter`."""

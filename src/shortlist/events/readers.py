@@ -1,0 +1,98 @@
+"""Files as lazy frames: CSV, TSV, JSON Lines, Parquet; one file or a folder of one kind, in order of name.
+
+CSV and JSON Lines arrive as text, every column, so that a bad value can be shown with its file and row;
+Parquet keeps its types.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from polars.exceptions import ComputeError, NoDataError, PolarsError
+
+from shortlist.config import nearest
+from shortlist.errors import DataError
+
+__all__ = ["Table", "scan"]
+
+T = TypeVar("T")
+
+_KINDS = {
+    ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines",
+}  # fmt: skip
+
+
+class Table:
+    """A lazy frame and the files it comes from, so that a row can be named as file and row."""
+
+    def __init__(self, frame: pl.LazyFrame, files: tuple[Path, ...], kind: str) -> None:
+        self.frame, self.files, self.kind = frame, files, kind
+
+    def place(self, row: int) -> str:
+        """`file, row n` (rows from 0, not counting a header) of a row of the frame."""
+        for file in self.files:
+            height = int(guard(lambda file=file: _lazy(file, self.kind).select(pl.len()).collect().item(), file))  # type: ignore[misc]
+            if row < height:
+                return f"{file}, row {row}"
+            row -= height
+        return f"row {row}"
+
+
+def scan(path: Path) -> Table:
+    """A file or a folder as a lazy frame. Raises DataError when there is nothing, or nothing readable, or a mixture."""
+    files = _files(path)
+    kind = _KINDS[files[0].suffix.lower()]
+    names = guard(lambda: _lazy(files[0], kind).collect_schema(), files[0])
+    for file in files[1:]:
+        other = guard(lambda file=file: _lazy(file, kind).collect_schema(), file)  # type: ignore[misc]
+        if dict(other) != dict(names):
+            odd = sorted(set(other.items()) ^ set(names.items()), key=lambda pair: pair[0])[0][0]
+            what = f"its columns differ from those of {files[0].name}, first at {odd!r}"
+            raise DataError(what, where=str(file), hint="files of a folder have the same columns and types")
+    frame = pl.concat([_lazy(file, kind).select(names.names()) for file in files], how="vertical")
+    return Table(frame, files, kind)
+
+
+def guard(read: Callable[[], T], file: Path) -> T:
+    """What a read returns; what goes wrong in it as a DataError that names the file."""
+    try:
+        return read()
+    except NoDataError:
+        raise DataError("the file is empty", where=str(file), hint="a log has at least one event") from None
+    except (PolarsError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "is it damaged, or of another kind than its name says?"
+        raise DataError(f"cannot be read: {lines[0]}", where=str(file), hint=hint) from None
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    if path.is_file():
+        if path.suffix.lower() not in _KINDS:
+            hint = f"known: {', '.join(_KINDS)}"
+            raise DataError(f"cannot tell what a {path.suffix or 'nameless'} file is", where=str(path), hint=hint)
+        return (path,)
+    if not path.is_dir():
+        there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError("no such file or folder", where=str(path), hint=nearest(path.name, there))
+    files = tuple(p for p in sorted(path.iterdir()) if p.is_file() and p.suffix.lower() in _KINDS)
+    if not files:
+        raise DataError("the folder holds no data file", where=str(path), hint=f"known: {', '.join(_KINDS)}")
+    kinds = sorted({_KINDS[p.suffix.lower()] for p in files})
+    if len(kinds) > 1:
+        raise DataError(f"the folder mixes {' and '.join(kinds)}", where=str(path), hint="keep one kind in a folder")
+    return files
+
+
+def _lazy(file: Path, kind: str) -> pl.LazyFrame:
+    if kind == "Parquet":
+        return pl.scan_parquet(file)
+    if kind in ("CSV", "TSV"):
+        return pl.scan_csv(file, separator="," if kind == "CSV" else "\t", infer_schema=False)
+    if file.stat().st_size == 0:
+        raise NoDataError("empty")
+    seen = pl.scan_ndjson(file, infer_schema_length=1000).collect_schema()
+    if not seen.names():
+        raise ComputeError("no JSON object in the first lines")
+    texts = {name: pl.List(pl.String()) if isinstance(kind_, pl.List) else pl.String() for name, kind_ in seen.items()}
+    return pl.scan_ndjson(file, schema=texts)

@@ -1,0 +1,280 @@
+"""Raw columns made canonical: ids as text, times in UTC milliseconds, actions by name, values as numbers; and what is wrong with them.
+
+`events` columns: row (i64, place in the log), user, item, action (text), value (f32), time_ms (i64), and where declared
+event_id, request_id (text), position (i32) and the context fields. `entities` columns: row, id, and the declared fields.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from shortlist.config import nearest
+from shortlist.errors import DataError
+from shortlist.events.raw import Raw
+from shortlist.schema import MAX_ID_BYTES, Field
+
+__all__ = ["Problem", "events", "entities", "problems", "plausible", "unit_of"]
+
+EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990-01-01 and 2100-01-01, UTC
+_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_UNITS = {"s": "seconds", "ms": "milliseconds"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows of a log that cannot be used: how many, up to three of them as they lie, and the error an import raises."""
+
+    name: str
+    count: int
+    examples: list[dict[str, object]]
+    error: DataError
+
+
+@dataclass(frozen=True)
+class _Rule:
+    name: str
+    column: str
+    bad: pl.Expr
+    what: str
+    hint: str
+
+
+def plausible(low: float, high: float, unit: str) -> bool:
+    """Whether numbers of a unit ("seconds", ...) lie between 1990 and 2100."""
+    return EARLIEST_S * _PER_SECOND[unit] <= low and high <= LATEST_S * _PER_SECOND[unit]
+
+
+def unit_of(number: float) -> str | None:
+    """The unit in which a number is a plausible time; the four ranges do not overlap."""
+    return next((unit for unit in _PER_SECOND if plausible(number, number, unit)), None)
+
+
+def events(raw: Raw) -> pl.LazyFrame:
+    """The log in canonical columns. Raises DataError for a column that is missing or of an impossible type.
+
+    Rows that `problems` counts come out with nulls: call it first.
+    """
+    schema, types = raw.schema, _types(raw, "events")
+    columns = [
+        _id(schema.user, types).alias("user"),
+        _id(schema.item, types).alias("item"),
+        (pl.col(schema.action).cast(pl.String) if schema.action else pl.lit(schema.action_names[0])).alias("action"),
+        (_number(schema.value, types).cast(pl.Float32) if schema.value else pl.lit(None, pl.Float32)).alias("value"),
+        (pl.lit(0, pl.Int64) if schema.time_unit == "none" else _time_ms(schema.time, schema.time_unit, types)).alias("time_ms"),
+    ]
+    for name in ("event_id", "request_id"):
+        if column := getattr(schema, name):
+            columns.append(_id(column, types).alias(name))
+    if schema.position:
+        columns.append(_number(schema.position, types).cast(pl.Int32, strict=False).alias("position"))
+    columns += [_field(name, field, types, schema.time_unit).alias(name) for name, field in schema.context.items()]
+    return raw.events.with_row_index("row").select(pl.col("row").cast(pl.Int64), *columns)
+
+
+def entities(raw: Raw, entity: Literal["user", "item"]) -> pl.LazyFrame | None:
+    """Items or users in canonical columns, None where the project names no table of them."""
+    table = raw.items if entity == "item" else raw.users
+    if table is None:
+        return None
+    column = raw.schema.item if entity == "item" else raw.schema.user
+    types = _types(raw, "items" if entity == "item" else "users")
+    fields = raw.schema.fields(entity)
+    columns = [_field(name, field, types, raw.schema.time_unit).alias(name) for name, field in fields.items()]
+    return table.with_row_index("row").select(pl.col("row").cast(pl.Int64), _id(column, types).alias("id"), *columns)
+
+
+def problems(raw: Raw) -> list[Problem]:
+    """Everything that keeps rows of the log from being used, most basic first; empty for a log that can be imported."""
+    types = _types(raw, "events")
+    rules = _rules(raw, types)
+    numbered = raw.events.with_row_index("row")
+    asked = [pl.len().alias("rows")]
+    for n, rule in enumerate(rules):
+        asked += [rule.bad.sum().alias(f"count{n}"), pl.when(rule.bad).then("row").min().alias(f"first{n}")]
+    answer = numbered.select(asked).collect(engine="streaming").row(0, named=True)
+    if not answer["rows"]:
+        raise DataError("the log is empty", where=_where(raw), hint="a log has at least one event")
+    found = []
+    for n, rule in enumerate(rules):
+        if count := int(answer[f"count{n}"] or 0):
+            rows = numbered.filter(rule.bad).head(3).collect(engine="streaming").to_dicts()
+            value = rows[0].get(rule.column)
+            error = _told(raw, rule, count, value, int(answer[f"first{n}"]))
+            found.append(Problem(rule.name, count, rows, error))
+    return found
+
+
+def _told(raw: Raw, rule: _Rule, count: int, value: object, row: int) -> DataError:
+    what, hint = rule.what.format(count=count, value=value), rule.hint
+    if rule.name == "time range" and isinstance(value, (int, float, str)):
+        declared = _UNITS.get(raw.schema.time_unit, "")
+        looks = unit_of(float(value))
+        if looks and looks != declared:
+            what = f"times look like {looks}, but {declared} are declared: {value}"
+            short = {unit: key for key, unit in _UNITS.items()}.get(looks)
+            hint = f'set schema.time_unit = "{short}"' if short else "divide them down to milliseconds"
+    if rule.name == "actions":
+        hint = f"{nearest(str(value), raw.schema.action_names)} or declare schema.actions.{value}"
+    return DataError(what, where=raw.place("events", row), hint=hint)
+
+
+def _rules(raw: Raw, types: dict[str, pl.DataType]) -> list[_Rule]:
+    schema = raw.schema
+    rules = []
+    for name, column in (("user ids", schema.user), ("item ids", schema.item), ("event ids", schema.event_id)):
+        if column is None:
+            continue
+        if types[column].is_float():
+            fraction = pl.col(column).is_not_null() & (pl.col(column) != pl.col(column).floor()).fill_null(True)
+            rules.append(_Rule(name, column, fraction, f"{{count}} {name} are fractions: {{value}}", "ids are text or whole numbers"))
+        text = _id(column, types)
+        empty = pl.col(column).is_null() | (text.str.len_bytes() == 0).fill_null(False)
+        rules.append(_Rule(name, column, empty, f"{{count}} {name} are missing or empty", "drop or fill these rows"))
+        long = (text.str.len_bytes() > MAX_ID_BYTES).fill_null(False)
+        rules.append(_Rule(name, column, long, f"{{count}} {name} are longer than {MAX_ID_BYTES} bytes", "shorten or hash them"))
+    if schema.time_unit != "none":
+        rules += _time_rules(schema.time, schema.time_unit, types)
+    if schema.action:
+        unknown = ~pl.col(schema.action).cast(pl.String).is_in(list(schema.action_names)).fill_null(False)
+        rules.append(_Rule("actions", schema.action, unknown, "{count} events have an undeclared action: {value!r}", ""))
+    if schema.value:
+        number = _number(schema.value, types)
+        bad = (pl.col(schema.value).is_not_null() & number.is_null()) | number.is_nan().fill_null(False) | number.is_infinite().fill_null(False)
+        rules.append(_Rule("values", schema.value, bad, "{count} values are not numbers: {value!r}", "leave a value empty where there is none"))
+    return rules
+
+
+def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_Rule]:
+    missing = _Rule("times", column, pl.col(column).is_null(), "{count} times are missing", "drop or fill these rows")
+    if types[column].is_temporal() or unit == "iso":
+        time = _time_ms(column, unit, types)
+        unread = pl.col(column).is_not_null() & time.is_null()
+        outside = ((time < EARLIEST_S * 1000) | (time > LATEST_S * 1000)).fill_null(False)
+        hint = "write dates as 2024-05-31 or 2024-05-31T12:00:00Z"
+        told = "{count} times are not dates: {value!r}"
+    else:
+        number = _number(column, types)
+        per_second = 1 if unit == "s" else 1000
+        unread = pl.col(column).is_not_null() & (number.is_null() | number.is_nan().fill_null(False))
+        outside = ((number < EARLIEST_S * per_second) | (number > LATEST_S * per_second)).fill_null(False)
+        hint = 'for written dates set schema.time_unit = "iso"'
+        told = "{count} times are not numbers: {value!r}"
+    return [
+        missing,
+        _Rule("times", column, unread, told, hint),
+        _Rule("time range", column, outside, "{count} times are before 1990 or after 2100: {value}", "correct or drop these rows"),
+    ]
+
+
+def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl.DataType]:
+    """Types of the raw columns, once every column the schema names is there and can hold what it should."""
+    schema = raw.schema
+    frame = {"events": raw.events, "items": raw.items, "users": raw.users}[table]
+    assert frame is not None
+    types = dict(frame.collect_schema())
+    where = _where(raw, table)
+    ids: list[tuple[str, str | None]] = [("user", schema.user), ("item", schema.item)]
+    numbers: list[tuple[str, str | None]] = []
+    if table == "events":
+        ids += [("event_id", schema.event_id), ("request_id", schema.request_id)]
+        numbers = [("value", schema.value), ("position", schema.position)]
+        if schema.time_unit != "none":
+            numbers.append(("time", schema.time))
+        fields, others = schema.context, [("action", schema.action)]
+    else:
+        ids = [("item", schema.item)] if table == "items" else [("user", schema.user)]
+        fields, others = (schema.items if table == "items" else schema.users), []
+    for key, column in (*ids, *numbers, *others, *((name, name) for name in fields)):
+        if column is not None and column not in types:
+            owner = f"schema.{'context' if table == 'events' else table}.{key}" if key in fields else f"schema.{key}"
+            raise DataError(f"no column is called {column!r}, which {owner} names", where=where, hint=nearest(column, list(types)))
+    for _, column in ids:
+        if column is not None:
+            _require(types[column].is_integer() or types[column].is_float() or _texty(types[column]), column, types, where, "ids are text or whole numbers")
+    for key, column in numbers:
+        if column is not None:
+            fits = types[column].is_numeric() or types[column] == pl.String
+            if key == "time":
+                fits = fits or types[column] in (pl.Date, pl.Datetime)
+            _require(fits, column, types, where, f"a {key} is a number{' or a date' if key == 'time' else ''}")
+    if table == "events" and schema.action:
+        _require(_texty(types[schema.action]) or types[schema.action].is_integer(), schema.action, types, where, "an action is text")
+    for name, field in fields.items():
+        _require(_fits(field, types[name]), name, types, where, f"it is declared as {field.kind}")
+    return types
+
+
+def _require(fits: bool, column: str, types: dict[str, pl.DataType], where: str, hint: str) -> None:
+    if not fits:
+        raise DataError(f"column {column!r} has type {types[column]}", where=where, hint=hint)
+
+
+def _where(raw: Raw, table: str = "events") -> str:
+    found = (raw.tables or {}).get(table)
+    if found is None:
+        return table
+    return str(found.files[0] if len(found.files) == 1 else found.files[0].parent)
+
+
+def _texty(type_: pl.DataType) -> bool:
+    return type_ == pl.String or type_ in (pl.Categorical, pl.Enum)
+
+
+def _fits(field: Field, type_: pl.DataType) -> bool:
+    listed = type_ in (pl.List, pl.Array)
+    match field.kind:
+        case "dense":
+            return type_.is_numeric() or type_ == pl.Boolean or type_ == pl.String
+        case "time":
+            return type_.is_numeric() or type_ in (pl.Date, pl.Datetime) or type_ == pl.String
+        case "varlen" | "seq":
+            return listed or (_texty(type_) and field.split is not None)
+        case "vec":
+            return listed
+        case "sparse" | "text":
+            return not listed and type_ != pl.Struct
+
+
+def _id(column: str, types: dict[str, pl.DataType]) -> pl.Expr:
+    whole = pl.col(column).cast(pl.Int64, strict=False) if types[column].is_float() else pl.col(column)
+    return whole.cast(pl.String)
+
+
+def _number(column: str, types: dict[str, pl.DataType]) -> pl.Expr:
+    if types[column] != pl.String:
+        return pl.col(column).cast(pl.Float64)
+    return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False)
+
+
+def _time_ms(column: str, unit: str, types: dict[str, pl.DataType]) -> pl.Expr:
+    if types[column] in (pl.Date, pl.Datetime):
+        return pl.col(column).cast(pl.Datetime("ms")).dt.epoch("ms")
+    if unit == "iso":
+        forms: Sequence[pl.Expr] = [
+            pl.col(column).str.to_datetime(form, time_unit="ms", time_zone="UTC", strict=False)
+            for form in ("%+", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+        ]
+        day = pl.col(column).str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+        return pl.coalesce(*forms, day).dt.epoch("ms")
+    # A double holds whole milliseconds exactly far beyond the year 2100, and fractions of a second to a microsecond.
+    return (_number(column, types) * (1000 if unit == "s" else 1)).round().cast(pl.Int64, strict=False)
+
+
+def _field(name: str, field: Field, types: dict[str, pl.DataType], unit: str) -> pl.Expr:
+    column = pl.col(name)
+    match field.kind:
+        case "dense":
+            return _number(name, types)
+        case "time":
+            return _time_ms(name, "ms" if unit == "none" else unit, types)
+        case "varlen" | "seq":
+            if types[name] in (pl.List, pl.Array):
+                return column.cast(pl.List(pl.String))
+            parts = column.cast(pl.String).str.split(str(field.split)).list.eval(pl.element().str.strip_chars())
+            return parts.list.eval(pl.element().filter(pl.element() != ""))
+        case "vec":
+            return column.cast(pl.List(pl.Float32))
+        case "sparse" | "text":
+            return column.cast(pl.String)

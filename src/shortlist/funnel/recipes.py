@@ -1,0 +1,112 @@
+"""From words to a funnel: a release's document and forms become the funnels of its scenes.
+
+The document is plain JSON and names parts by their files, so a server needs no model code to run a release.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from shortlist.config import ChannelConfig, ProjectConfig, SceneConfig, build, find, nearest, plain
+from shortlist.errors import ConfigError
+from shortlist.forms import Form
+from shortlist.funnel.pipeline import Channel, Funnel
+from shortlist.schema import Catalogue, Schema
+
+__all__ = ["document", "assemble", "split_options"]
+
+SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
+SELECTORS, BOOSTERS = "shortlist.funnel.selectors", "shortlist.traffic"
+
+
+def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A channel's options as (the model's, its source's): each key goes to the Config that owns it.
+
+    Raises ConfigError for a key neither owns, naming the nearest of both.
+    """
+    source = find(model.source, [SOURCES], f"recall.{channel.name}.source")
+    own = {f.name for f in dataclasses.fields(model.Config)}
+    query = {f.name for f in dataclasses.fields(source.Config)}  # type: ignore[attr-defined]
+    for key in channel.options:
+        if key not in own | query:
+            where = f"recall.{channel.name} ({channel.use})"
+            raise ConfigError(f"unknown key {key!r}", where=where, hint=nearest(key, [*own, *query]))
+    options = channel.options
+    return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
+
+
+def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a release that is words: schema, channels and scenes, defaults in place. `models` by channel name."""
+    channels = []
+    for channel in config.recall:
+        model = models[channel.name]
+        _, options = split_options(channel, model)
+        channels.append({
+            "name": channel.name, "model": channel.use, "source": model.source,
+            "quota": channel.quota, "options": options,
+        })  # fmt: skip
+    scenes = {name: plain(_inherit(config, scene)) for name, scene in config.scene.items()}
+    fallback = next((c.name for c in config.recall if models[c.name].source == "popular"), None)
+    return {
+        "schema": plain(schema), "channels": channels, "scenes": scenes, "fallback": fallback,
+        "experiments": plain(config.experiment),
+    }  # fmt: skip
+
+
+def _inherit(config: ProjectConfig, scene: SceneConfig) -> SceneConfig:
+    """A scene with what it leaves open taken from the project."""
+    return dataclasses.replace(
+        scene,
+        channels=scene.channels if scene.channels is not None else tuple(c.name for c in config.recall),
+        merge=scene.merge or config.merge,
+        filters=scene.filters if scene.filters is not None else config.filters,
+        boosts=scene.boosts if scene.boosts is not None else config.boosts,
+        rerank=scene.rerank or config.rerank,
+    )
+
+
+def assemble(
+    document: Mapping[str, Any],
+    form: Callable[[str], Form],
+    catalogue: Catalogue,
+    pool: ThreadPoolExecutor | None = None,
+) -> dict[str, Funnel]:
+    """Funnels by scene. `form(channel)` gives a channel's form; sources are built once and shared by scenes."""
+    schema = Schema.parse(document["schema"], "release.schema")
+    sources: dict[str, Channel] = {}
+    for entry in document["channels"]:
+        name = entry["name"]
+        kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
+        options = build(kind.Config, entry["options"], f"recall.{name}")
+        sources[name] = Channel(name, kind(options, form(name), schema), entry["quota"])
+    fallback = sources.get(document["fallback"] or "")
+    funnels = {}
+    for scene, table in document["scenes"].items():
+        names = table["channels"]
+        where = f"scene.{scene}"
+        ruled = _parts(FILTERS, [{"use": "excluded"}], where, schema, catalogue)
+        funnels[scene] = Funnel(
+            channels=tuple(sources[name] for name in names),
+            merger=_part(MERGERS, table["merge"], f"{where}.merge", tuple(names)),
+            filters={**ruled, **_parts(FILTERS, table["filters"], where, schema, catalogue)},
+            boosters=tuple(_parts(BOOSTERS, table["boosts"], where, schema, catalogue).values()),
+            selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
+            budget=table["budget"],
+            fallback=fallback.source if fallback else None,
+            pool=pool,
+        )
+    return funnels
+
+
+def _part(package: str, table: Mapping[str, Any], where: str, *given: Any) -> Any:
+    """One part: its class found by name, its Config built from the options, `given` passed on."""
+    kind: Any = find(table["use"], [package], where)
+    config = build(kind.Config, table.get("options") or {}, f"{where} ({table['use']})")
+    return kind(config, *given)
+
+
+def _parts(
+    package: str, tables: Sequence[Mapping[str, Any]], where: str, schema: Schema, catalogue: Catalogue
+) -> dict[str, Any]:
+    return {t["use"]: _part(package, t, where, schema, catalogue.items) for t in tables}

@@ -1,0 +1,1 @@
+"""Parts two papers share, under the papers' names."""
