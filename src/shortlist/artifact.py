@@ -96,9 +96,7 @@ def _jsonable(value: Any, where: str) -> Any:
     try:
         return json.loads(json.dumps(plain(value), allow_nan=False, default=scalar))
     except (TypeError, ValueError) as error:
-        raise _refuse(
-            f"not plain JSON: {error}", where, "keep tables, lists, text and finite numbers"
-        ) from None
+        raise _refuse(f"not plain JSON: {error}", where, "keep tables, lists, text and finite numbers") from None
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -128,9 +126,7 @@ def _read_manifest(folder: Path) -> Manifest:
         raise _refuse(f"the manifest is damaged: {error.what}", f"{folder}/{error.where}", AGAIN) from None
 
 
-def check_fits(
-    manifest: Manifest, schema: Schema, vocabularies: Mapping[str, Vocabulary] | None = None
-) -> None:
+def check_fits(manifest: Manifest, schema: Schema, vocabularies: Mapping[str, Vocabulary] | None = None) -> None:
     """Raises ArtifactError when the schema has changed in the parts this artifact reads."""
     names = ", ".join(manifest.reads) or "nothing"
     hint = f"restore these parts of [schema], or {AGAIN}"
@@ -248,11 +244,7 @@ class Artifact:
             return Vectors(keys, matrix, cast(Metric, form.get("metric", "ip")))
         if form.get("as") == "lists":
             columns = [self.array(f"form.{part}") for part in ("keys", "offsets", "items", "scores")]
-            labels = (
-                tuple(self.table("form.labels")["label"])
-                if "form.labels.arrow" in self.manifest.files
-                else ()
-            )
+            labels = tuple(self.table("form.labels")["label"]) if "form.labels.arrow" in self.manifest.files else ()
             return Lists(columns[0], columns[1], columns[2], columns[3], labels)
         raise _refuse(f"unknown form {form.get('as')!r}", self.folder)
 
@@ -402,9 +394,7 @@ def _profiles_frame(profiles: Profiles, where: str) -> pl.DataFrame:
     columns = [pl.Series("key", profiles.keys, dtype=pl.Int64)]
     for name, values in profiles.columns.items():
         try:
-            columns.append(
-                pl.Series(f".{name}", values.tolist() if values.dtype == object else values, strict=True)
-            )
+            columns.append(pl.Series(f".{name}", values.tolist() if values.dtype == object else values, strict=True))
         except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
             hint = "give each field one type: text, numbers, or lists of one of them"
             raise _refuse(f"the values have several types: {error}", f"{where}.{name}", hint) from None
@@ -482,9 +472,7 @@ class Release:
     def table(self, name: str) -> pl.DataFrame:
         """One of the extra tables it was published with."""
         if name not in self.tables:
-            raise _refuse(
-                f"no table is called {name!r}", f"release {self.id}", nearest(name, list(self.tables))
-            )
+            raise _refuse(f"no table is called {name!r}", f"release {self.id}", nearest(name, list(self.tables)))
         return self._own.table(f"table.{name}")
 
 
@@ -615,9 +603,7 @@ class Releases:
         except OSError:
             raise _refuse("`current` is not a link", link, "remove it, then roll back to a release") from None
         if not FILE.fullmatch(target):
-            raise _refuse(
-                f"`current` leaves its folder: {target!r}", link, "remove it, then roll back to a release"
-            )
+            raise _refuse(f"`current` leaves its folder: {target!r}", link, "remove it, then roll back to a release")
         return target
 
     def list(self) -> tuple[Summary, ...]:
@@ -659,9 +645,7 @@ def _open(folder: Path, release_id: str, *, verify: bool) -> Release:
     if own.manifest.kind != "release":
         raise _refuse(f"a {own.manifest.kind}, not a release", folder, "name a release")
     if own.manifest.name != release_id:
-        raise _refuse(
-            f"this is release {own.manifest.name}", folder, "the folder was renamed; name it so again"
-        )
+        raise _refuse(f"this is release {own.manifest.name}", folder, "the folder was renamed; name it so again")
     artifacts: dict[str, Artifact] = {}
     for name, part in own.manifest.config["artifacts"].items():
         if not FILE.fullmatch(part["folder"]):

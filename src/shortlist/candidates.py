@@ -42,6 +42,11 @@ class Ragged:
         none = np.zeros(0, dtype=np.int64)
         return cls(np.zeros(requests + 1, dtype=np.int64), none, none, none.astype(np.int16))
 
+    @classmethod
+    def of(cls, offsets: NDArray[np.int64], items: NDArray[np.int64]) -> "Ragged":
+        """Items alone, in order; their times and actions are 0."""
+        return cls(offsets, items, np.zeros(len(items), dtype=np.int64), np.zeros(len(items), dtype=np.int16))
+
     @cached_property
     def owners(self) -> NDArray[np.int64]:
         return owners(self.offsets)
@@ -71,6 +76,13 @@ class Ragged:
         at = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
         return np.asarray(mine[at] == asked)
 
+    def then(self, other: "Ragged") -> "Ragged":
+        """The other's events behind these, request by request."""
+        order = np.argsort(np.concatenate([self.owners, other.owners]), kind="stable")
+        columns = ((self.items, other.items), (self.times, other.times), (self.actions, other.actions))
+        items, times, actions = (np.concatenate(pair)[order] for pair in columns)
+        return Ragged(self.offsets + other.offsets, items, times, actions)
+
     def take(self, start: int, stop: int) -> "Ragged":
         """Requests start..stop."""
         low, high = int(self.offsets[start]), int(self.offsets[stop])
@@ -88,7 +100,8 @@ class Requests:
 
     `history` holds interactions (actions of weight > 0), `shown` what was served or seen of late, `exclude`
     what the caller rules out, `where` the items it wants by their fields. `context` are request columns [R]
-    by name (region, ...), raw values.
+    by name (region, ...), raw values. `prefix` is what earlier pages of the same list hold, in order: rules and
+    diversity go on from there, and none of it is shown again.
     """
 
     users: NDArray[np.int64]
@@ -100,6 +113,7 @@ class Requests:
     context: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     where: Expression | None = None
     ids: tuple[str, ...] = ()
+    prefix: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -115,6 +129,7 @@ class Requests:
             exclude=self.exclude.take(start, stop),
             context={k: v[start:stop] for k, v in self.context.items()},
             ids=self.ids[start:stop],
+            prefix=None if self.prefix is None else self.prefix.take(start, stop),
         )
 
 

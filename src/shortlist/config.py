@@ -98,10 +98,12 @@ _SAYS = {
 
 def _explain(cls: type, errors: Sequence[Mapping[str, Any]], where: str) -> ConfigError:
     """The first problem in our words. Members of a union that failed are one problem: `text or a table`."""
-    first, kind = errors[0], errors[0]["type"]
+    unknown = ("unexpected_keyword_argument", "extra_forbidden")
+    first = next((e for e in errors if e["type"] in unknown), errors[0])  # before the key it was meant to be
+    kind = first["type"]
     path, owner = _follow(cls, first["loc"])
     at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+    if kind in unknown:
         names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
         at = at.removesuffix(f".{path[-1]}")
         return ConfigError(f"unknown key {path[-1]!r}", where=f"{where}{at}", hint=nearest(str(path[-1]), names))

@@ -159,10 +159,11 @@ class Schema:
                 known = (vocabularies or {}).get(vocab)
                 parts.append([name, plain(table[tail]), known.fingerprint if known else None])
             elif head in ("tasks", "actions") and tail:
-                table = self.tasks if head == "tasks" else self.actions
-                if tail not in table:
-                    raise ArtifactError(f"the schema has no {name!r}", where="schema", hint=nearest(tail, list(table)))
-                parts.append([name, plain(table[tail])])
+                declared: Mapping[str, Any] = self.tasks if head == "tasks" else self.actions
+                if tail not in declared:
+                    hint = nearest(tail, list(declared))
+                    raise ArtifactError(f"the schema has no {name!r}", where="schema", hint=hint)
+                parts.append([name, plain(declared[tail])])
             else:
                 names = [f.name for f in fields(self)]
                 if name not in names:

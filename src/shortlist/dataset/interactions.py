@@ -49,23 +49,52 @@ class Interactions:
     def where(self, mask: NDArray[np.bool_]) -> "Interactions":
         return Interactions(self.users[mask], self.items[mask], self.times[mask], self.actions[mask], self.values[mask])
 
+    def liked(self, weights: NDArray[np.float32]) -> "Interactions":
+        """Only events whose action has a weight above zero; `weights` by action code, as `Schema.weights`."""
+        mask = weights[self.actions] > 0
+        return self if bool(mask.all()) else self.where(mask)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """User n of `user_keys` owns events `offsets[n]:offsets[n+1]`: [U+1]."""
+        starts = np.flatnonzero(self.users[1:] != self.users[:-1]) + 1
+        return np.concatenate([[0], starts, [len(self)]]).astype(np.int64) if len(self) else np.zeros(1, dtype=np.int64)
+
     @cached_property
     def user_keys(self) -> NDArray[np.int64]:
         """Distinct users, ascending [U]."""
-        return np.unique(self.users)
+        return self.users[self.offsets[:-1]]
 
     @cached_property
     def item_keys(self) -> NDArray[np.int64]:
         """Distinct items, ascending [I]."""
-        return np.unique(self.items)
+        if not self._compact:
+            return np.unique(self.items)
+        present = np.zeros(int(self.items.max(initial=-1)) + 1, dtype=bool)
+        present[self.items] = True
+        return np.flatnonzero(present)
+
+    @cached_property
+    def _compact(self) -> bool:
+        """Whether a table over all item keys up to the largest is cheap beside the log itself."""
+        return bool(self.items.min(initial=0) >= 0 and self.items.max(initial=0) <= 4 * len(self) + 1024)
+
+    @property
+    def columns(self) -> NDArray[np.int32]:
+        """Place of each event's item in `item_keys` [E]. Made anew at each call: hold it while you need it."""
+        if not self._compact:
+            return np.searchsorted(self.item_keys, self.items).astype(np.int32)
+        place = np.zeros(int(self.items.max(initial=-1)) + 1, dtype=np.int32)
+        place[self.item_keys] = np.arange(len(self.item_keys), dtype=np.int32)
+        return place[self.items]
 
     @cached_property
     def matrix(self) -> sparse.csr_array:
-        """Binary user-item matrix float32 [U, I], rows and columns in the order of `user_keys` and `item_keys`; repeats count once."""
-        rows = np.searchsorted(self.user_keys, self.users)
-        columns = np.searchsorted(self.item_keys, self.items)
+        """Binary user-item matrix float32 [U, I], rows and columns in the order of `user_keys` and
+        `item_keys`; repeats count once."""
         shape = (len(self.user_keys), len(self.item_keys))
-        x_UI = sparse.csr_array((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+        ones = np.ones(len(self), dtype=np.float32)
+        x_UI = sparse.csr_array((ones, self.columns, self.offsets.copy()), shape=shape)
         x_UI.sum_duplicates()
         x_UI.data[:] = 1
         return cast(sparse.csr_array, x_UI)

@@ -92,6 +92,8 @@ def topk(
         raise ValueError(f"{width} columns need as many ascending distinct keys")
     lists = np.full((U, k), -1, dtype=np.int64)
     n = min(k, width)
+    if not n:
+        return lists
     for start, stop, scores in _blocks(score_block, seen, seen.shape, block, LIST_BLOCK):
         part = np.partition(scores, width - n, axis=1)
         _refuse_nan(part[:, width - n :].max(axis=1), start)
@@ -99,11 +101,11 @@ def topk(
         chosen = scores > cut
         # Of the items that tie for the last places, the first columns get them.
         missing = n - np.count_nonzero(chosen, axis=1)
-        row, column = np.nonzero(scores == cut)
+        tied = np.flatnonzero(scores == cut)
+        row = tied // width
         first = np.searchsorted(row, np.arange(stop - start))
-        take = np.arange(len(row)) - first[row] < missing[row]
-        chosen[row[take], column[take]] = True
-        best = np.nonzero(chosen)[1].reshape(stop - start, n)
+        chosen.ravel()[tied[np.arange(len(row)) - first[row] < missing[row]]] = True
+        best = np.flatnonzero(chosen).reshape(stop - start, n) % width
         values = np.take_along_axis(scores, best, axis=1)
         order = np.argsort(-values, axis=1, kind="stable")
         best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)

@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 class Raw:
     """Events, and items and users where there are any, in raw columns that `schema` maps.
 
-    `published` is a split that the makers of a public log fixed: raw ids `user`, `item`, and `candidates`, the lists to rank.
+    `published` is a split that the makers of a public log fixed: raw ids `user`, `item`, and `candidates` to rank.
     """
 
     events: pl.LazyFrame

@@ -1,23 +1,24 @@
-"""Raw columns made canonical: ids as text, times in UTC milliseconds, actions by name, values as numbers; and what is wrong with them.
+"""Raw columns made canonical: ids as text, times in UTC milliseconds, values as numbers; and what is wrong with them.
 
-`events` columns: row (i64, place in the log), user, item, action (text), value (f32), time_ms (i64), and where declared
-event_id, request_id (text), position (i32) and the context fields. `entities` columns: row, id, and the declared fields.
+`events` columns: row (i64, place in the log), user, item, action (text), value (f32), time_ms (i64), and where
+declared event_id, request_id (text), position (i32), context fields. `entities`: row, id, and the declared fields.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from shortlist.config import nearest
 from shortlist.errors import DataError
+from shortlist.events.log import EARLIEST_S, LATEST_S
 from shortlist.events.raw import Raw
 from shortlist.schema import MAX_ID_BYTES, Field
 
-__all__ = ["Problem", "events", "entities", "problems", "plausible", "unit_of"]
+__all__ = ["Problem", "events", "entities", "problems", "stage", "plausible", "unit_of"]
 
-EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990-01-01 and 2100-01-01, UTC
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _UNITS = {"s": "seconds", "ms": "milliseconds"}
 
@@ -57,16 +58,19 @@ def events(raw: Raw) -> pl.LazyFrame:
     Rows that `problems` counts come out with nulls: call it first.
     """
     schema, types = raw.schema, _types(raw, "events")
+    unit = schema.time_unit
+    action = pl.col(schema.action).cast(pl.String) if schema.action else pl.lit(schema.action_names[0])
+    value = _number(schema.value, types).cast(pl.Float32) if schema.value else pl.lit(None, pl.Float32)
+    time = pl.lit(0, pl.Int64) if unit == "none" else _time_ms(schema.time, unit, types)
     columns = [
         _id(schema.user, types).alias("user"),
         _id(schema.item, types).alias("item"),
-        (pl.col(schema.action).cast(pl.String) if schema.action else pl.lit(schema.action_names[0])).alias("action"),
-        (_number(schema.value, types).cast(pl.Float32) if schema.value else pl.lit(None, pl.Float32)).alias("value"),
-        (pl.lit(0, pl.Int64) if schema.time_unit == "none" else _time_ms(schema.time, schema.time_unit, types)).alias("time_ms"),
+        action.alias("action"),
+        value.alias("value"),
+        time.alias("time_ms"),
     ]
-    for name in ("event_id", "request_id"):
-        if column := getattr(schema, name):
-            columns.append(_id(column, types).alias(name))
+    named = {"event_id": schema.event_id, "request_id": schema.request_id}
+    columns += [_id(column, types).alias(name) for name, column in named.items() if column]
     if schema.position:
         columns.append(_number(schema.position, types).cast(pl.Int32, strict=False).alias("position"))
     columns += [_field(name, field, types, schema.time_unit).alias(name) for name, field in schema.context.items()]
@@ -127,22 +131,27 @@ def _rules(raw: Raw, types: dict[str, pl.DataType]) -> list[_Rule]:
         if column is None:
             continue
         if types[column].is_float():
-            fraction = pl.col(column).is_not_null() & (pl.col(column) != pl.col(column).floor()).fill_null(True)
-            rules.append(_Rule(name, column, fraction, f"{{count}} {name} are fractions: {{value}}", "ids are text or whole numbers"))
-        text = _id(column, types)
-        empty = pl.col(column).is_null() | (text.str.len_bytes() == 0).fill_null(False)
+            part = pl.col(column).is_not_null() & (pl.col(column) != pl.col(column).floor()).fill_null(True)
+            what, hint = f"{{count}} {name} are fractions: {{value}}", "ids are text or whole numbers"
+            rules.append(_Rule(name, column, part, what, hint))
+        size = _id(column, types).str.len_bytes()
+        empty = pl.col(column).is_null() | (size == 0).fill_null(False)
         rules.append(_Rule(name, column, empty, f"{{count}} {name} are missing or empty", "drop or fill these rows"))
-        long = (text.str.len_bytes() > MAX_ID_BYTES).fill_null(False)
-        rules.append(_Rule(name, column, long, f"{{count}} {name} are longer than {MAX_ID_BYTES} bytes", "shorten or hash them"))
+        long = (size > MAX_ID_BYTES).fill_null(False)
+        what = f"{{count}} {name} are longer than {MAX_ID_BYTES} bytes"
+        rules.append(_Rule(name, column, long, what, "shorten or hash them"))
     if schema.time_unit != "none":
         rules += _time_rules(schema.time, schema.time_unit, types)
     if schema.action:
         unknown = ~pl.col(schema.action).cast(pl.String).is_in(list(schema.action_names)).fill_null(False)
-        rules.append(_Rule("actions", schema.action, unknown, "{count} events have an undeclared action: {value!r}", ""))
+        what = "{count} events have an undeclared action: {value!r}"
+        rules.append(_Rule("actions", schema.action, unknown, what, ""))
     if schema.value:
         number = _number(schema.value, types)
-        bad = (pl.col(schema.value).is_not_null() & number.is_null()) | number.is_nan().fill_null(False) | number.is_infinite().fill_null(False)
-        rules.append(_Rule("values", schema.value, bad, "{count} values are not numbers: {value!r}", "leave a value empty where there is none"))
+        unread = pl.col(schema.value).is_not_null() & number.is_null()
+        bad = unread | number.is_nan().fill_null(False) | number.is_infinite().fill_null(False)
+        what, hint = "{count} values are not numbers: {value!r}", "leave a value empty where there is none"
+        rules.append(_Rule("values", schema.value, bad, what, hint))
     return rules
 
 
@@ -164,7 +173,13 @@ def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_
     return [
         missing,
         _Rule("times", column, unread, told, hint),
-        _Rule("time range", column, outside, "{count} times are before 1990 or after 2100: {value}", "correct or drop these rows"),
+        _Rule(
+            "time range",
+            column,
+            outside,
+            "{count} times are before 1990 or after 2100: {value}",
+            "correct or drop these rows",
+        ),
     ]
 
 
@@ -189,10 +204,18 @@ def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl
     for key, column in (*ids, *numbers, *others, *((name, name) for name in fields)):
         if column is not None and column not in types:
             owner = f"schema.{'context' if table == 'events' else table}.{key}" if key in fields else f"schema.{key}"
-            raise DataError(f"no column is called {column!r}, which {owner} names", where=where, hint=nearest(column, list(types)))
+            raise DataError(
+                f"no column is called {column!r}, which {owner} names", where=where, hint=nearest(column, list(types))
+            )
     for _, column in ids:
         if column is not None:
-            _require(types[column].is_integer() or types[column].is_float() or _texty(types[column]), column, types, where, "ids are text or whole numbers")
+            _require(
+                types[column].is_integer() or types[column].is_float() or _texty(types[column]),
+                column,
+                types,
+                where,
+                "ids are text or whole numbers",
+            )
     for key, column in numbers:
         if column is not None:
             fits = types[column].is_numeric() or types[column] == pl.String
@@ -200,7 +223,13 @@ def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl
                 fits = fits or types[column] in (pl.Date, pl.Datetime)
             _require(fits, column, types, where, f"a {key} is a number{' or a date' if key == 'time' else ''}")
     if table == "events" and schema.action:
-        _require(_texty(types[schema.action]) or types[schema.action].is_integer(), schema.action, types, where, "an action is text")
+        _require(
+            _texty(types[schema.action]) or types[schema.action].is_integer(),
+            schema.action,
+            types,
+            where,
+            "an action is text",
+        )
     for name, field in fields.items():
         _require(_fits(field, types[name]), name, types, where, f"it is declared as {field.kind}")
     return types
@@ -278,3 +307,8 @@ def _field(name: str, field: Field, types: dict[str, pl.DataType], unit: str) ->
             return column.cast(pl.List(pl.Float32))
         case "sparse" | "text":
             return column.cast(pl.String)
+
+
+def stage(raw: Raw, file: Path) -> None:
+    """Write the canonical log to a Parquet file, streaming."""
+    events(raw).sink_parquet(file)

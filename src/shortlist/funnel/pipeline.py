@@ -3,18 +3,23 @@
 Engine order is fixed, parts are not: sources -> merge (provenance of every channel) -> filters (only they drop, each
 with its reason) -> budget -> boosts -> selector -> backfill. Every candidate ends in exactly one of selected,
 filtered (a filter's name) or not selected (`over_budget`, `not_selected`).
+
+Online a part that fails is left out and named in `degraded`; offline it raises. Names: `failed:<part>`, `late:<channel>`,
+`unsound:<channel>` (rows against the contract, mended), `nan:<part>`, `relaxed:<rule>`, `backfill`, `unknown_user`.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.candidates import Candidates, Mask, Requests, Slates, stack
+from shortlist.candidates import ALIVE, Candidates, Mask, Ragged, Requests, Slates, stack
 
 __all__ = [
     "Funnel",
@@ -31,6 +36,7 @@ __all__ = [
 
 BACKFILL = "backfill"
 OVER_BUDGET, NOT_SELECTED = "over_budget", "not_selected"
+LOG = logging.getLogger("shortlist.funnel")
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -39,10 +45,11 @@ Recalled = tuple[Keys, Keys, Scores]
 
 
 class Source(Protocol):
-    """A query builder over a form. Returns owners, items and scores [N], by request, best first, ties by smaller key.
+    """A query builder over a form. Returns owners, items and scores [N], by request, best first, ties by smaller key;
+    each item once a request, every score finite.
 
     `keep(owners, items)` says which items count against `n`. Ineligible ones above the cut are returned as well, so
-    that filters can drop them with their reason.
+    that filters can drop them with their reason. Rows below the cut are cut off by the funnel.
     """
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled: ...
@@ -55,7 +62,9 @@ class Filter(Protocol):
 
 
 class Merger(Protocol):
-    """One comparable score [N] from ranks and scores of many channels. Higher is better."""
+    """One comparable score [N] from ranks and scores of many channels: higher is better, not negative, so that a
+    booster may multiply it. `quotas` [C] go with the first C columns of `candidates.rank`; rows that no channel
+    brought may get anything."""
 
     def score(self, requests: Requests, candidates: Candidates, quotas: NDArray[np.float64]) -> NDArray[Any]: ...
 
@@ -67,9 +76,8 @@ class Booster(Protocol):
 
 
 class Selector(Protocol):
-    """Chooses and orders: indexes into candidates [S] with offsets [R+1], at most `requests.n` each.
-
-    `relaxed` names the rules that could not be kept, with the requests concerned: bool [R].
+    """Chooses and orders among the living: indexes into candidates [S] with offsets [R+1], at most `requests.n` each,
+    and the rules that could not be kept, with the requests concerned: bool [R]. Goes on from `requests.prefix`.
     """
 
     def select(
@@ -101,75 +109,68 @@ class Funnel:
     pool: ThreadPoolExecutor | None = field(default=None, compare=False)
 
     def run(self, requests: Requests, *, strict: bool = True, deadline: float | None = None) -> Slates:
-        """Slates of all requests, in blocks of bounded memory.
+        """Slates of all requests. Memory grows with their candidates: `runs` gives one block at a time.
 
         `strict` lets a failing part raise (offline); otherwise it is left out and named in `degraded` (online).
-        `deadline` is a `time.monotonic()` instant: channels not back by then are left out.
+        `deadline` is a `time.monotonic()` instant: channels not back by then are left out. Without a `pool` they are
+        asked one after the other, and one under way is waited for. A filter that fails always raises: what must not be
+        shown is not shown.
         """
         if len(requests) <= self.block:
             return self._run(requests, strict, deadline)
-        return join([
-            self._run(requests.take(at, min(at + self.block, len(requests))), strict, deadline)
-            for at in range(0, len(requests), self.block)
-        ], requests)  # fmt: skip
+        return join(list(self.runs(requests, strict=strict, deadline=deadline)), requests)
+
+    def runs(self, requests: Requests, *, strict: bool = True, deadline: float | None = None) -> Iterator[Slates]:
+        """Slates of `block` requests at a time."""
+        for at in range(0, len(requests), self.block):
+            yield self._run(requests.take(at, min(at + self.block, len(requests))), strict, deadline)
+
+    def verdict(self, requests: Requests, owners: Keys, items: Keys) -> NDArray[np.int16]:
+        """For each pair [N] the first filter that refuses it: 1 + its position, 0 where all keep it."""
+        code = np.zeros(len(items), dtype=np.int16)
+        for n, part in reversed(list(enumerate(self.filters.values(), start=1))):
+            code[~part.keep(requests, owners, items)] = n
+        return code
+
+    def keep(self, requests: Requests) -> Keep:
+        """What sources are given: whether all filters keep a pair."""
+        return lambda owners, items: self.verdict(requests, owners, items) == ALIVE
 
     def _run(self, requests: Requests, strict: bool, deadline: float | None) -> Slates:
         took: dict[str, float] = {}
         degraded: dict[str, Mask] = {}
-        everyone = np.ones(len(requests), dtype=bool)
-        if bool((requests.users < 0).any()):
-            degraded["unknown_user"] = requests.users < 0
-
-        def keep(owners: Keys, items: Keys) -> Mask:
-            mask = np.ones(len(items), dtype=bool)
-            for part in self.filters.values():
-                mask &= part.keep(requests, owners, items)
-            return mask
-
-        names = (*(c.name for c in self.channels), BACKFILL)
-        recalled = self._recall(requests, keep, strict, deadline, degraded, took)
-        started = time.perf_counter()
-        candidates = merge(len(requests), names, [*recalled, _NONE], keep)
-        eligible = keep(candidates.owners, candidates.items)
-        short = np.bincount(candidates.owners[eligible], minlength=len(requests)) < requests.n
-        if bool(short.any()):
-            extra = self._backfill(requests, keep, short, strict)
-            candidates = merge(len(requests), names, [*recalled, extra], keep)
-        took["merge"] = _ms(started)
+        _note(degraded, "unknown_user", requests.users < 0)
+        self.verdict(requests, *_NONE[:2])  # a filter that cannot be applied raises here, and not inside a channel
+        recalled = self._recall(requests, strict, deadline, degraded, took)
 
         started = time.perf_counter()
-        for name, part in self.filters.items():
-            candidates = candidates.drop(~part.keep(requests, candidates.owners, candidates.items), name)
-        filled = candidates.alive & (candidates.rank[:, -1] > 0) & (candidates.rank[:, :-1] == 0).all(axis=1)
-        if bool(filled.any()):
-            degraded[BACKFILL] = np.bincount(candidates.owners[filled], minlength=len(requests)) > 0
-        took["filter"] = _ms(started)
+        candidates = self._merge(requests, [*recalled, _NONE], took)
+        short = np.bincount(candidates.owners[candidates.alive], minlength=len(requests)) < requests.n
+        if self.fallback is not None and bool(short.any()):
+            extra = self._backfill(self.fallback, requests, short, strict, degraded)
+            candidates = candidates.append(self._merge(requests, [*(_NONE for _ in self.channels), extra], took))
+        filled = candidates.rank[:, -1] > 0  # the fallback was asked for these, and no channel brought them
+        took["merge"] = _ms(started) - took["filter"]
 
         started = time.perf_counter()
         quotas = np.array([c.quota for c in self.channels], dtype=np.float64)
         merged = np.asarray(self.merger.score(requests, candidates, quotas), dtype=np.float64)
-        candidates = candidates.scored("merge", behind(merged, filled, candidates.rank[:, -1]))
-        candidates = cut(candidates, candidates.scores["merge"], self.budget, OVER_BUDGET)
+        merged = _finite("merge", behind(merged, candidates, filled), candidates, strict, degraded)
+        candidates = candidates.scored("merge", merged)
+        candidates = cut(candidates, merged, max(self.budget, requests.n), OVER_BUDGET)
         took["budget"] = _ms(started)
 
-        scores = candidates.scores["merge"]
         started = time.perf_counter()
+        scores = candidates.scores["merge"]
         for booster in self.boosters:
-            scores = booster.boost(requests, candidates, scores)
+            scores = self._boosted(booster, requests, candidates, scores, strict, degraded)
         if self.boosters:
             candidates = candidates.scored("boost", scores)
             took["boost"] = _ms(started)
 
         started = time.perf_counter()
-        try:
-            offsets, picks, relaxed = self.selector.select(requests, candidates, scores)
-        except Exception:
-            if strict:
-                raise
-            degraded["selector"] = everyone
-            offsets, picks = top(candidates, scores, requests.n)
-            relaxed = {}
-        degraded.update({f"relaxed:{name}": hit for name, hit in relaxed.items() if bool(hit.any())})
+        offsets, picks = self._select(requests, candidates, scores, filled, strict, degraded)
+        _note(degraded, BACKFILL, np.bincount(candidates.owners[picks[filled[picks]]], minlength=len(requests)) > 0)
         shown = np.zeros(len(candidates), dtype=bool)
         shown[picks] = True
         candidates = candidates.drop(~shown, NOT_SELECTED)
@@ -179,68 +180,180 @@ class Funnel:
     def _recall(
         self,
         requests: Requests,
-        keep: Keep,
         strict: bool,
         deadline: float | None,
         degraded: dict[str, Mask],
         took: dict[str, float],
     ) -> list[Recalled]:
-        def one(channel: Channel) -> Recalled:
+        """Rows of every channel, none for those that failed or were late."""
+
+        def one(channel: Channel) -> tuple[Recalled, float]:
             started = time.perf_counter()
             rows = sound(channel.source.recall(requests, channel.quota, keep), len(requests))
-            took[f"recall:{channel.name}"] = _ms(started)
-            return rows
+            return rows, _ms(started)
 
-        everyone = np.ones(len(requests), dtype=bool)
-        if self.pool is None or deadline is None:
-            calls: list[Callable[[], Recalled] | Future[Recalled]] = [lambda c=c: one(c) for c in self.channels]  # type: ignore[misc]
-        else:
-            futures = [self.pool.submit(one, c) for c in self.channels]
+        keep, everyone = self.keep(requests), np.ones(len(requests), dtype=bool)
+        futures: list[Future[tuple[Recalled, float]]] = []
+        if self.pool is not None and deadline is not None:
+            futures = [self.pool.submit(one, channel) for channel in self.channels]
             wait(futures, timeout=max(0.0, deadline - time.monotonic()))
-            calls = list(futures)
         out = []
-        for channel, call in zip(self.channels, calls, strict=True):
-            if isinstance(call, Future) and not call.done():
-                call.cancel()
-                degraded[f"late:{channel.name}"] = everyone
-                out.append(_NONE)
-                continue
+        for n, channel in enumerate(self.channels):
+            rows = _NONE
             try:
-                out.append(call.result() if isinstance(call, Future) else call())
-            except Exception:
+                if futures:
+                    rows, took[f"recall:{channel.name}"] = futures[n].result(timeout=0)
+                elif deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError("not asked: the deadline had passed")
+                else:
+                    rows, took[f"recall:{channel.name}"] = one(channel)
+                rows, touched = mend(rows, len(requests))
+                if strict and bool(touched.any()):
+                    what = "rows out of order, repeated, of no item or without a finite score"
+                    raise ValueError(f"channel {channel.name!r} returned {what}")
+                _note(degraded, f"unsound:{channel.name}", touched)
+            except TimeoutError:
+                if futures:
+                    futures[n].cancel()
+                if strict:
+                    raise TimeoutError(f"channel {channel.name!r} was not back by the deadline") from None
+                _note(degraded, f"late:{channel.name}", everyone)
+            except Exception as error:
                 if strict:
                     raise
-                degraded[f"failed:{channel.name}"] = everyone
-                out.append(_NONE)
+                _left_out(channel.name, error, everyone, degraded)
+            out.append(rows)
         return out
 
-    def _backfill(self, requests: Requests, keep: Keep, short: Mask, strict: bool) -> Recalled:
-        """Rows of the fallback for the requests that came up short. Online, a failing fallback leaves them short."""
-        if self.fallback is None:
-            return _NONE
+    def _merge(self, requests: Requests, recalled: Sequence[Recalled], took: dict[str, float]) -> Candidates:
+        """Candidates under the verdict of the filters: a filter's name is the reason it drops for."""
+
+        def verdict(owners: Keys, items: Keys) -> NDArray[np.int16]:
+            started = time.perf_counter()
+            code = self.verdict(requests, owners, items)
+            took["filter"] = took.get("filter", 0.0) + _ms(started)
+            return code
+
+        names = (*(c.name for c in self.channels), BACKFILL)
+        quotas = np.array([*(c.quota for c in self.channels), requests.n], dtype=np.int64)
+        return merge(len(requests), names, recalled, quotas, tuple(self.filters), verdict)
+
+    def _backfill(
+        self, fallback: Source, requests: Requests, short: Mask, strict: bool, degraded: dict[str, Mask]
+    ) -> Recalled:
+        """The fallback's rows for the requests that came up short. Online, a failing fallback leaves them short."""
         try:
-            owners, items, score = sound(self.fallback.recall(requests, requests.n, keep), len(requests))
-        except Exception:
+            rows = sound(fallback.recall(requests, requests.n, self.keep(requests)), len(requests))
+        except Exception as error:
             if strict:
                 raise
+            _left_out(BACKFILL, error, short, degraded)
             return _NONE
+        (owners, items, scores), _ = mend(rows, len(requests))
         mine = short[owners]
-        return owners[mine], items[mine], score[mine]
+        return owners[mine], items[mine], scores[mine]
+
+    def _boosted(
+        self,
+        booster: Booster,
+        requests: Requests,
+        candidates: Candidates,
+        scores: Scores,
+        strict: bool,
+        degraded: dict[str, Mask],
+    ) -> Scores:
+        name = type(booster).__name__.lower()
+        try:
+            boosted = np.asarray(booster.boost(requests, candidates, scores), dtype=np.float32)
+            if boosted.shape != scores.shape:
+                raise ValueError(f"booster {name!r} returned scores of shape {boosted.shape}, not {scores.shape}")
+            return _finite(name, boosted, candidates, strict, degraded).astype(np.float32)
+        except Exception as error:
+            if strict:
+                raise
+            _left_out(name, error, np.ones(len(requests), dtype=bool), degraded)
+            return scores
+
+    def _select(
+        self,
+        requests: Requests,
+        candidates: Candidates,
+        scores: Scores,
+        filled: Mask,
+        strict: bool,
+        degraded: dict[str, Mask],
+    ) -> tuple[Keys, Keys]:
+        """What channels brought, and behind its end what the fallback did."""
+        try:
+            if not bool(filled.any()):
+                return self._picked(requests, candidates, scores, degraded)
+            first = self._picked(requests, candidates.drop(filled, BACKFILL), scores, degraded)
+            shown = Ragged.of(first[0], candidates.items[first[1]])
+            further = replace(requests, prefix=shown if requests.prefix is None else requests.prefix.then(shown))
+            rest = self._picked(further, candidates.drop(~filled, BACKFILL), scores, degraded)
+            return joined(first, rest, requests.n)
+        except Exception as error:
+            if strict:
+                raise
+            _left_out("selector", error, np.ones(len(requests), dtype=bool), degraded)
+            tiers = np.where(filled, -np.inf, scores)
+            return top(candidates, tiers, requests.n)
+
+    def _picked(
+        self, requests: Requests, candidates: Candidates, scores: Scores, degraded: dict[str, Mask]
+    ) -> tuple[Keys, Keys]:
+        """The selector's answer. Raises ValueError where it is not what a selector may give."""
+        offsets, picks, relaxed = self.selector.select(requests, candidates, scores)
+        counts = np.diff(offsets)
+        own = np.repeat(np.arange(len(counts)), counts)
+        fits = len(counts) == len(requests) and int(counts.max(initial=0)) <= requests.n and len(own) == len(picks)
+        if not fits or len(np.unique(picks)) != len(picks):
+            raise ValueError("the selector's pages are too long, repeat a candidate or do not match the requests")
+        if not bool((candidates.alive[picks] & (candidates.owners[picks] == own)).all()):
+            raise ValueError("the selector picked what a filter dropped, or what another request asked for")
+        for name, hit in relaxed.items():
+            _note(degraded, f"relaxed:{name}", hit)
+        return offsets, picks
 
 
 _NONE: Recalled = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+_LARGEST = 1 << 40  # keys are counted up from 0; anything beyond is not a key
+
+
+def _note(degraded: dict[str, Mask], name: str, hit: Mask) -> None:
+    if bool(hit.any()):
+        degraded[name] = degraded[name] | hit if name in degraded else hit
+
+
+def _left_out(name: str, error: Exception, hit: Mask, degraded: dict[str, Mask]) -> None:
+    LOG.warning("%s is left out: %s: %s", name, type(error).__name__, error)
+    _note(degraded, f"failed:{name}", hit)
+
+
+def _finite(
+    name: str, values: NDArray[Any], candidates: Candidates, strict: bool, degraded: dict[str, Mask]
+) -> NDArray[Any]:
+    """Scores [N] with NaN, which sorts last, for what is not finite among the living. Raises ValueError if strict."""
+    lost = ~np.isfinite(values)
+    hit = lost & candidates.alive
+    if not bool(hit.any()):
+        return values
+    if strict:
+        raise ValueError(f"{int(hit.sum())} scores of {name!r} are not finite")
+    _note(degraded, f"nan:{name}", np.bincount(candidates.owners[hit], minlength=len(candidates.offsets) - 1) > 0)
+    return np.where(lost, np.nan, values)
 
 
 def sound(rows: Recalled, requests: int) -> Recalled:
-    """What a source returned, without rows of no item (-1) or no request. Raises ValueError for columns that differ."""
-    owners, items = np.asarray(rows[0]), np.asarray(rows[1])
-    scores: Scores = np.asarray(rows[2])
+    """What a source returned, as int64, int64, float32. Raises ValueError for columns that differ in length or are
+    not numbers, and for owners that are not requests in ascending order."""
+    owners, items, scores = (np.asarray(column) for column in rows)
     if not (owners.shape == items.shape == scores.shape and owners.ndim == 1):
         raise ValueError(f"a source returned columns of shapes {owners.shape}, {items.shape}, {scores.shape}")
-    owners, items = owners.astype(np.int64, copy=False), items.astype(np.int64, copy=False)
-    good: Mask = (items >= 0) & (owners >= 0) & (owners < requests)
-    if not bool(good.all()):
-        owners, items, scores = owners[good], items[good], scores[good]
+    if len(owners) and not (owners.dtype.kind in "iu" and items.dtype.kind in "iu" and scores.dtype.kind in "fiu"):
+        raise ValueError(f"a source returned columns of types {owners.dtype}, {items.dtype}, {scores.dtype}")
+    if len(owners) and (owners[0] < 0 or owners[-1] >= requests or bool((owners[1:] < owners[:-1]).any())):
+        raise ValueError("a source returned owners that are not requests in ascending order")
     return (
         owners.astype(np.int64, copy=False),
         items.astype(np.int64, copy=False),
@@ -248,46 +361,97 @@ def sound(rows: Recalled, requests: int) -> Recalled:
     )
 
 
-def merge(requests: int, channels: tuple[str, ...], recalled: Sequence[Recalled], keep: Keep | None) -> Candidates:
+def mend(rows: Recalled, requests: int) -> tuple[Recalled, Mask]:
+    """Rows as a source should return them, and the requests [R] that had others.
+
+    Rows of no item or without a finite score are dropped; what is out of order is sorted; of a repeated item the best
+    row stays.
+    """
+    owners, items, scores = rows
+    touched = np.zeros(requests, dtype=bool)
+    lost = (items < 0) | (items >= _LARGEST) | ~np.isfinite(scores)
+    if bool(lost.any()):
+        touched[owners[lost]] = True
+        owners, items, scores = owners[~lost], items[~lost], scores[~lost]
+    tied = (scores[1:] == scores[:-1]) & (items[1:] < items[:-1])
+    wrong = np.flatnonzero((owners[1:] == owners[:-1]) & ((scores[1:] > scores[:-1]) | tied))
+    if len(wrong):
+        touched[owners[wrong]] = True
+        order = np.lexsort((items, -scores, owners))
+        owners, items, scores = owners[order], items[order], scores[order]
+    width = int(items.max(initial=0)) + 1
+    pairs, row = distinct(owners * width + items, requests * width)
+    if len(pairs) < len(owners):
+        first = np.full(len(pairs), len(owners))
+        np.minimum.at(first, row, np.arange(len(owners)))
+        again = np.arange(len(owners)) != first[row]
+        touched[owners[again]] = True
+        owners, items, scores = owners[~again], items[~again], scores[~again]
+    return (owners, items, scores), touched
+
+
+def distinct(codes: Keys, size: int) -> tuple[Keys, Keys]:
+    """`np.unique(codes, return_inverse=True)` for codes in [0, size), by a table where that is small."""
+    if size > 8 * len(codes) + 65536:
+        values, inverse = np.unique(codes, return_inverse=True)
+        return values, inverse
+    table = np.zeros(size, dtype=np.int64)
+    table[codes] = 1
+    values = np.flatnonzero(table)
+    table[values] = np.arange(len(values))
+    return values, table[codes]
+
+
+def merge(
+    requests: int,
+    channels: tuple[str, ...],
+    recalled: Sequence[Recalled],
+    quotas: Keys,
+    reasons: tuple[str, ...],
+    verdict: Callable[[Keys, Keys], NDArray[np.int16]],
+) -> Candidates:
     """The union of what channels brought, each item once per request, with rank and score in every channel.
 
-    A rank counts the eligible items above it in that channel's list; the first has rank 1.
+    A rank counts the eligible items above it in that channel's list; the first has rank 1, and beyond the channel's
+    quota nothing is taken. `verdict` gives fates: 0, or 1 + the position in `reasons`.
     """
-    owners = np.concatenate([r[0] for r in recalled]) if recalled else np.zeros(0, dtype=np.int64)
-    if not len(owners):
-        return Candidates.empty(requests, channels)
-    items = np.concatenate([r[1] for r in recalled])
-    scores = np.concatenate([r[2] for r in recalled])
-    channel = np.repeat(np.arange(len(recalled)), [len(r[0]) for r in recalled])
-    width = int(items.max()) + 1
-    pair, row = np.unique(owners * width + items, return_inverse=True)
-    owner, item = pair // width, pair % width
-    eligible = np.ones(len(pair), dtype=bool) if keep is None else keep(owner, item)
+    owners, items, scores = (np.concatenate([rows[column] for rows in recalled]) for column in range(3))
+    channel = np.repeat(np.arange(len(recalled)), [len(rows[0]) for rows in recalled])
+    width = int(items.max(initial=0)) + 1
+    pair, row = distinct(owners * width + items, requests * width)
+    owner, item = np.divmod(pair, width)
+    fate = verdict(owner, item)
+    place = _place(channel * requests + owners, fate[row] == ALIVE)
+    within = place <= quotas[channel]
+    if not bool(within.all()):
+        ends = np.cumsum([0, *(len(rows[0]) for rows in recalled)])
+        masks = [within[a:b] for a, b in pairwise(ends.tolist())]
+        less = [(r[0][mask], r[1][mask], r[2][mask]) for r, mask in zip(recalled, masks, strict=True)]
+        return merge(requests, channels, less, quotas, reasons, verdict)
     rank = np.zeros((len(pair), len(channels)), dtype=np.int32)
     score = np.full((len(pair), len(channels)), np.nan, dtype=np.float32)
-    place = _place(channel * requests + owners, eligible[row])
     rank[row, channel] = place
     score[row, channel] = scores
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=requests))]).astype(np.int64)
-    return Candidates(offsets, item, channels, rank, score, {}, np.zeros(len(pair), dtype=np.int16))
+    return Candidates(offsets, item, channels, rank, score, {}, fate, reasons)
 
 
 def _place(group: Keys, counts: Mask) -> NDArray[np.int32]:
     """1 + counted rows above, inside runs of equal `group`."""
     before: Keys = np.cumsum(counts) - counts
-    start = np.concatenate([[True], group[1:] != group[:-1]])
+    start = np.diff(group, prepend=-1) != 0
     base = np.maximum.accumulate(np.where(start, before, 0))
     return (before - base + 1).astype(np.int32)
 
 
-def behind(scores: NDArray[np.float64], filled: Mask, rank: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Scores [N] with backfilled rows behind all others, in the fallback's order."""
+def behind(scores: NDArray[np.float64], candidates: Candidates, filled: Mask) -> NDArray[np.float64]:
+    """Scores [N] with backfilled rows below all others of their request, in the fallback's order."""
     if not bool(filled.any()):
         return scores
-    rest = scores[~filled & np.isfinite(scores)]
-    low, high = (float(rest.min()), float(rest.max())) if len(rest) else (0.0, 0.0)
-    step = max(high - low, 1e-3) * 1e-3
-    return np.where(filled, low - step * rank, scores)
+    low = np.full(len(candidates.offsets) - 1, 1.0)
+    brought = ~filled & np.isfinite(scores)
+    np.minimum.at(low, candidates.owners[brought], scores[brought])
+    return np.where(filled, low[candidates.owners] / (1 + candidates.rank[:, -1]), scores)
 
 
 def cut(candidates: Candidates, values: NDArray[Any], n: int, reason: str) -> Candidates:
@@ -295,19 +459,32 @@ def cut(candidates: Candidates, values: NDArray[Any], n: int, reason: str) -> Ca
     if int(np.diff(candidates.offsets).max(initial=0)) <= n:
         return candidates
     order = candidates.best_first(values, candidates.alive)
-    counts = np.bincount(candidates.owners[order], minlength=len(candidates.offsets) - 1)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     out = np.zeros(len(candidates), dtype=bool)
-    out[order[place >= n]] = True
+    out[order[_depth(candidates, order) >= n]] = True
     return candidates.drop(out, reason)
 
 
 def top(candidates: Candidates, scores: NDArray[Any], n: int) -> tuple[Keys, Keys]:
     """The n best living candidates of each request, in order: offsets [R+1] and indexes [S]."""
     order = candidates.best_first(scores, candidates.alive)
+    picks = order[_depth(candidates, order) < n]
+    counts = np.bincount(candidates.owners[picks], minlength=len(candidates.offsets) - 1)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), picks
+
+
+def _depth(candidates: Candidates, order: Keys) -> Keys:
+    """How many rows of the same request stand above each row of `order`, which goes by request."""
     counts = np.bincount(candidates.owners[order], minlength=len(candidates.offsets) - 1)
+    return np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def joined(first: tuple[Keys, Keys], rest: tuple[Keys, Keys], n: int) -> tuple[Keys, Keys]:
+    """Pages with the rest behind the first, request by request, at most n each: offsets [R+1] and indexes [S]."""
+    owner = np.concatenate([np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) for offsets, _ in (first, rest)])
+    order = np.argsort(owner, kind="stable")
+    counts = np.diff(first[0]) + np.diff(rest[0])
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    picks = order[place < n]
+    picks = np.concatenate([first[1], rest[1]])[order][place < n]
     return np.concatenate([[0], np.cumsum(np.minimum(counts, n))]).astype(np.int64), picks
 
 

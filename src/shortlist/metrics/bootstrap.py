@@ -8,6 +8,8 @@ values.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ __all__ = ["Estimate", "mean", "means", "difference", "ratio"]
 
 Column = NDArray[np.float64]
 
-PIECE = 1 << 22  # resampled requests held at a time: 32 MiB; changes no result
+PIECE = 1 << 22  # resampled requests held at a time, 32 MiB a copy; changes no result
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def difference(a: Column, b: Column, rng: np.random.Generator, resamples: int = 
 
 
 def ratio(
-    numerators: Column,
-    denominators: Column,
+    numerators: NDArray[Any],
+    denominators: NDArray[Any],
     rng: np.random.Generator,
     resamples: int = 1000,
     level: float = 0.95,
@@ -67,8 +69,9 @@ def ratio(
 
 def _resampled(tops: Column, bottoms: Column, rng: np.random.Generator, resamples: int) -> tuple[Column, Column]:
     """Sums of the rows of [R, C], then the same of each resample: [1 + resamples, C]."""
-    weights = [np.ones((1, len(tops))), *_weights(len(tops), resamples, rng)]
-    return np.concatenate([w @ tops for w in weights]), np.concatenate([w @ bottoms for w in weights])
+    weights = chain([np.ones((1, len(tops)))], _weights(len(tops), resamples, rng))
+    pieces = [(w @ tops, w @ bottoms) for w in weights]
+    return np.concatenate([top for top, _ in pieces]), np.concatenate([bottom for _, bottom in pieces])
 
 
 def _weights(R: int, resamples: int, rng: np.random.Generator) -> Iterator[Column]:

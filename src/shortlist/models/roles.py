@@ -1,4 +1,5 @@
-"""What a model implements, by role: protocols, no base class. The file's place says the role, its name is what a config says."""
+"""What a model implements, by role: protocols, no base class. The file's place says the role, its name is what
+a config says."""
 
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -14,7 +15,8 @@ class Solver(Protocol):
     """A recall method without gradients: interactions in, a form out.
 
     `source` names the file of `funnel/sources/` that queries the form; `reads` the schema parts its result depends on
-    (`item.category`, `actions`), which make its fingerprint. Same input, same output; `now` (ms) is the end of training time.
+    (`item.category`, `actions`), which make its fingerprint. Same input, same output; `now` (ms) is the end of
+    training time.
     """
 
     Config: ClassVar[Any]

@@ -1,10 +1,11 @@
 """Taste clusters: a generated log with the shape of a real one, at any size. U users, I items, E events.
 
-Popularity follows Zipf; every user has one home cluster of taste and drinks from it with probability `taste`, else from the
-whole catalogue; activity is log-normal; clicks come in sessions. No item is clicked before it is published.
+Popularity follows Zipf; every user has one home cluster of taste and drinks from it with probability `taste`,
+else from the whole catalogue; activity is log-normal; clicks come in sessions. No item is clicked before it is
+published.
 """
 
-__all__ = ["Clusters", "SCHEMA"]
+__all__ = ["Clusters"]
 
 from dataclasses import dataclass
 
@@ -17,20 +18,12 @@ from shortlist.schema import Catalogue, Profiles, Schema
 
 DAY_MS = 86_400_000
 BLOCK = 1 << 20  # events drawn at once: bounds the memory of the draw
-SCHEMA = Schema.parse(
-    {
-        "users": {"region": "sparse"},
-        "items": {"category": "sparse", "published": "time"},
-        "region": "region",
-        "category": "category",
-        "published": "published",
-    }
-)
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """A generated world: the log, what is known of the entities, and the truth: the taste cluster of each user and item."""
+    """A generated world: the log, what is known of the entities, and the truth: the taste cluster of each user
+    and item."""
 
     interactions: Interactions
     catalogue: Catalogue
@@ -40,7 +33,8 @@ class Clusters:
 
     @frozen
     class Config:
-        """`zipf` is the exponent of popularity, `activity` the log-normal spread of events per user, `sessions` of a user's visits.
+        """`zipf` is the exponent of popularity, `activity` the log-normal spread of events per user,
+        `sessions` of a user's visits.
 
         The log covers `days` up to `start_ms + days`; an item is published up to `days` before its start, or during it.
         """
@@ -57,9 +51,23 @@ class Clusters:
         days: Positive = 30.0
         start_ms: int = 1_700_000_000_000
 
+    @staticmethod
+    def schema() -> Schema:
+        """What the columns of a generated world mean."""
+        return Schema.parse(
+            {
+                "users": {"region": "sparse"},
+                "items": {"category": "sparse", "published": "time"},
+                "region": "region",
+                "category": "category",
+                "published": "published",
+            }
+        )
+
     @classmethod
     def generate(cls, config: Config, rng: np.random.Generator) -> "Clusters":
-        """Draw a world. Keys are 0..U-1 and 0..I-1; the category of an item names its cluster. Same rng state, same world."""
+        """Draw a world. Keys are 0..U-1 and 0..I-1; the category of an item names its cluster. Same rng state,
+        same world."""
         span = int(config.days * DAY_MS)
         item_cluster = rng.integers(config.clusters, size=config.items, dtype=np.int32)
         user_cluster = rng.integers(config.clusters, size=config.users, dtype=np.int32)
@@ -113,7 +121,8 @@ class _Popularity:
         abroad = (rng.random(len(cluster)) >= self.taste) | (high <= low)
         low[abroad], high[abroad] = 0.0, self.edge[-1]
         at = np.searchsorted(self.cumulative, low + rng.random(len(cluster)) * (high - low), side="right")
-        return self.order[np.minimum(at, len(self.order) - 1)]
+        items: NDArray[np.int64] = self.order[np.minimum(at, len(self.order) - 1)]
+        return items
 
 
 def _named(prefix: str, codes: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.object_]:

@@ -14,7 +14,7 @@ import polars as pl
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 
-__all__ = ["open_frame", "ENGINES"]
+__all__ = ["open_frame", "gather", "Frame", "ENGINES"]
 
 Frame = nw.LazyFrame[Any]
 
@@ -41,3 +41,12 @@ def open_frame(engine: str, files: Sequence[Path]) -> Frame:
     if engine not in ENGINES:
         raise ConfigError(f"no engine is called {engine!r}", where="data.engine", hint=nearest(engine, list(ENGINES)))
     return ENGINES[engine](files)
+
+
+def gather(frame: Frame) -> pl.DataFrame:
+    """The rows of a lazy frame, in memory; Polars computes them in its streaming engine."""
+    native = frame.to_native()
+    if isinstance(native, pl.LazyFrame):
+        return native.collect(engine="streaming")
+    gathered: pl.DataFrame = frame.collect("polars").to_native()
+    return gathered

@@ -3,18 +3,21 @@
 Nothing here relies on the order of rows: where order matters a column says it.
 """
 
-from typing import Any
-
 import narwhals as nw
 
-__all__ = ["first_of", "counts", "span", "unmatched", "backwards", "running"]
+from shortlist.tables.engine import Frame
 
-Frame = nw.LazyFrame[Any]
+__all__ = ["first_of", "first_seen", "counts", "span", "unmatched", "backwards", "running"]
 
 
 def first_of(frame: Frame, by: list[str], order: str) -> Frame:
     """Of rows equal in `by` (nulls equal nulls), the one with the smallest `order`."""
     return frame.filter(nw.col(order) == nw.col(order).min().over(*by))
+
+
+def first_seen(frame: Frame, by: str, order: str) -> Frame:
+    """Each distinct value of a column with the smallest `order` it has, in that order."""
+    return frame.group_by(by).agg(nw.col(order).min()).sort(order)
 
 
 def counts(frame: Frame, by: str) -> Frame:

@@ -1,6 +1,7 @@
 """Loops that array code cannot say well, compiled on first use (docs/decisions/compiled-loops.md).
 
-Import this only inside a function: it loads numba. A loop releases the interpreter lock, so plain threads share its rows.
+Import this only inside a function: it loads numba. A loop releases the interpreter lock, so plain threads
+share its rows.
 """
 
 __all__ = ["loop", "in_blocks"]
@@ -17,8 +18,8 @@ T = TypeVar("T")
 
 
 def loop(function: F) -> F:
-    """Compile on first call. The result is cached beside the source, else in the user's cache folder (NUMBA_CACHE_DIR moves
-    it); where neither can be written, every process compiles for itself."""
+    """Compile on first call. The result is cached beside the source, else in the user's cache folder
+    (NUMBA_CACHE_DIR moves it); where neither can be written, every process compiles for itself."""
     try:
         return cast(F, njit(nogil=True, cache=True)(function))
     except RuntimeError:  # numba found no folder it may write to

@@ -1,7 +1,8 @@
 """Co-occurrence of items in users' lists, row by row, keeping the best of each row. U users, I items, E list entries.
 
-Lists are CSR: user u owns entries `offsets[u]:offsets[u+1]` of `items` [E], in order of time. `Entries` is the same log by item.
-A row needs memory for I sums and its own result, whatever the number of pairs. Import only inside a function: it loads numba.
+Lists are CSR: user u owns entries `offsets[u]:offsets[u+1]` of `items` [E], in order of time. A row
+needs memory for I sums and its own result, whatever the number of pairs. Import only inside a function: it
+loads numba.
 """
 
 __all__ = ["latest", "by_item", "counted", "sequenced", "rated"]
@@ -64,13 +65,13 @@ def by_item(offsets: Ints, items: Short, width: int) -> tuple[Ints, Short, Short
 
 
 @loop
-def _behind(score: float, item: int, other_score: float, other_item: int) -> bool:
+def _behind(score: np.float32, item: int, other_score: np.float32, other_item: int) -> bool:
     """Whether the first ranks behind the second: smaller score, ties by larger item."""
-    return score < other_score or (score == other_score and item > other_item)
+    return bool(score < other_score or (score == other_score and item > other_item))
 
 
 @loop
-def _sink(scores: Single, items: Short, size: int, score: float, item: int) -> None:
+def _sink(scores: Single, items: Short, size: int, score: np.float32, item: int) -> None:
     """Put (score, item) at the root of a heap whose root is the worst, and let it sink to its place."""
     place = 0
     while True:
@@ -87,8 +88,10 @@ def _sink(scores: Single, items: Short, size: int, score: float, item: int) -> N
 
 
 @loop
-def _offer(scores: Single, items: Short, size: int, score: float, item: int) -> int:
-    """Keep (score, item) if it is among the best `len(scores)` so far. Returns how many are held."""
+def _offer(scores: Single, items: Short, size: int, score: np.float32, item: int) -> int:
+    """Keep (score, item) if it is among the best `len(scores)` so far. Returns how many are held.
+
+    A row touches nearly every item, so callers first compare with the worst held: a call costs more than that."""
     if size < len(scores):
         place = size
         while place > 0 and _behind(score, item, scores[(place - 1) // 2], items[(place - 1) // 2]):
@@ -114,7 +117,8 @@ def _rank(scores: Single, items: Short, size: int) -> None:
 def counted(
     low: int, high: int, keep: int, offsets: Ints, items: Short, starts: Ints, user: Short, own: Real, other: Real
 ) -> tuple[Short, Short, Single]:
-    """Rows low..high of count_ij * own_i * other_j, count_ij the users who have both. Sizes [high-low], items and scores [rows, keep]."""
+    """Rows low..high of count_ij * own_i * other_j, count_ij the users who have both. Sizes [high-low], items
+    and scores [rows, keep]."""
     width = len(own)
     sizes = np.zeros(high - low, dtype=np.int32)
     best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
@@ -132,9 +136,10 @@ def counted(
         row_items, row_scores, size = best[i - low], scores[i - low], 0
         for t in range(n):
             j = touched[t]
-            if j != i:
-                size = _offer(row_scores, row_items, size, np.float32(count[j] * own[i] * other[j]), j)
+            score = np.float32(count[j] * own[i] * other[j])
             count[j] = 0
+            if j != i and (size < keep or score >= row_scores[0]):
+                size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
         sizes[i - low] = size
     return sizes, best, scores
@@ -157,16 +162,16 @@ def sequenced(
     own: Real,
     other: Real,
     published: Real,
-    publish_rate: float,
     category: Short,
     tags: NDArray[np.uint64],
     same_category: float,
 ) -> tuple[Short, Short, Single]:
     """Rows low..high of the pair weights of ItemCF. `step[e]` is the click-gap factor from entry e to e+1 of one user.
 
-    Position and click gap multiply along a list, so a pair costs one product and no exponential; publish gap and category
-    belong to the items alone and enter once a pair of items. `published` in units of the half-life, NaN unknown.
-    Categories agree when the codes (>= 0) do, or when any bit of `tags` [I, W] is shared."""
+    Position and click gap multiply along a list, so a pair costs one product and no exponential; publish gap
+    and category belong to the items alone and enter once a pair of items. `published` in units of the
+    half-life, NaN unknown, empty: no such weight. Categories agree when the codes (>= 0) do, or when any bit
+    of `tags` [I, W] is shared."""
     width = len(own)
     sizes = np.zeros(high - low, dtype=np.int32)
     best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
@@ -200,20 +205,21 @@ def sequenced(
         row_items, row_scores, size = best[i - low], scores[i - low], 0
         for t in range(n):
             j = touched[t]
-            score = total[j] * own[i] * other[j]
+            worth = total[j] * own[i] * other[j]
             total[j] = 0.0
-            if publish_rate > 0.0:
+            if len(published):
                 gap = abs(published[i] - published[j])
                 if not np.isnan(gap):
-                    score *= 0.5**gap
+                    worth *= 0.5**gap
             if same_category != 1.0:
                 same = category[i] >= 0 and category[i] == category[j]
                 for w in range(tags.shape[1]):
                     same = same or (tags[i, w] & tags[j, w]) != 0
                 if same:
-                    score *= same_category
-            if np.float32(score) > 0.0:
-                size = _offer(row_scores, row_items, size, np.float32(score), j)
+                    worth *= same_category
+            score = np.float32(worth)
+            if score > 0.0 and (size < keep or score >= row_scores[0]):
+                size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
         sizes[i - low] = size
     return sizes, best, scores
@@ -221,9 +227,18 @@ def sequenced(
 
 @loop
 def rated(
-    low: int, high: int, keep: int, offsets: Ints, items: Short, starts: Ints, entry: Short, user: Short, deviation: Real
+    low: int,
+    high: int,
+    keep: int,
+    offsets: Ints,
+    items: Short,
+    starts: Ints,
+    entry: Short,
+    user: Short,
+    deviation: Real,
 ) -> tuple[Short, Short, Single]:
-    """Rows low..high of adjusted cosine over co-raters; `deviation` [E] from the user's mean. Only likeness above zero is kept."""
+    """Rows low..high of adjusted cosine over co-raters; `deviation` [E] from the user's mean. Only likeness
+    above zero is kept."""
     width = len(starts) - 1
     sizes = np.zeros(high - low, dtype=np.int32)
     best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
@@ -247,7 +262,9 @@ def rated(
         for t in range(n):
             j = touched[t]
             if j != i and product[j] > 0.0:
-                size = _offer(row_scores, row_items, size, np.float32(product[j] / np.sqrt(own[j] * other[j])), j)
+                score = np.float32(product[j] / np.sqrt(own[j] * other[j]))
+                if size < keep or score >= row_scores[0]:
+                    size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
         sizes[i - low] = size
     return sizes, best, scores

@@ -1,0 +1,31 @@
+"""Make a checked release and switch to it."""
+
+import json
+import time
+
+import click
+
+from shortlist.cli._talk import emit, json_option, progress, project_option, say
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@project_option
+@json_option
+def command(project_file: str, as_json: bool) -> None:
+    """Fit on everything, check the release by asking it, publish it by one rename."""
+    from shortlist.evaluation.project import open_data, publish
+
+    project = load(project_file)
+    found = project.home / "reports" / "metrics.json"
+    metrics = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
+    if not metrics:
+        say("no evaluation found: the release will carry no metrics (run `shortlist evaluate` first)")
+    with progress("publish") as step:
+        release = publish(open_data(project), created_ms=time.time_ns() // 1_000_000, metrics=metrics, step=step)
+    if as_json:
+        emit({"release": release})
+    else:
+        print(release)

@@ -1,0 +1,23 @@
+"""List releases."""
+
+import click
+
+from shortlist.cli._talk import emit, json_option, project_option
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@project_option
+@json_option
+def command(project_file: str, as_json: bool) -> None:
+    """Releases of a project, newest last; the current one is marked."""
+    from shortlist.artifact import Releases
+
+    found = Releases(load(project_file).home / "releases").list()
+    if as_json:
+        emit([{"id": r.id, "created_ms": r.created_ms, "current": r.current, "metrics": r.metrics} for r in found])
+        return
+    for release in found:
+        print(f"{'*' if release.current else ' '} {release.id}")

@@ -1,0 +1,27 @@
+"""Fit the channels of a project."""
+
+import time
+
+import click
+
+from shortlist.cli._talk import emit, json_option, progress, project_option, say
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@project_option
+@click.option("--for", "part", type=click.Choice(["valid", "test", "release"]), default="test", show_default=True)
+@json_option
+def command(project_file: str, part: str, as_json: bool) -> None:
+    """Fit every recall channel: for validation, for the test part, or on everything for a release."""
+    from shortlist.evaluation.project import open_data, train
+
+    data = open_data(load(project_file))
+    with progress(f"train for {part}") as step:
+        done = train(data, part, created_ms=time.time_ns() // 1_000_000, step=step)  # type: ignore[arg-type]
+    for fitted in done.values():
+        say(f"{fitted.channel}: {fitted.manifest.kind} in {fitted.seconds:.2f} s -> {fitted.folder}")
+    if as_json:
+        emit({name: {"seconds": f.seconds, "folder": str(f.folder)} for name, f in done.items()})

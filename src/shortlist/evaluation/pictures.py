@@ -1,0 +1,186 @@
+"""The pictures of a report as SVG text: bars with intervals, a heat map, curves.
+
+Altair describes, vl-convert draws; neither needs network or a browser. Each colour has a dark twin for the page.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import vl_convert
+from numpy.typing import NDArray
+
+from shortlist.evaluation.report import Report, count, headline_metrics, metric, share
+from shortlist.metrics.beyond import lorenz
+from shortlist.metrics.bootstrap import Estimate
+
+__all__ = ["draw", "PALETTE"]
+
+INK, SOFT, GRID = "#1d2430", "#5d6675", "#e4e7ec"
+BLUE, TEAL, ORANGE, GREY = "#5b8def", "#1f9d8a", "#e0803a", "#9aa4b2"
+KINDS = {"channel": BLUE, "merged": TEAL, "page": ORANGE}
+
+PALETTE = {
+    INK: "#e6e9ef", SOFT: "#9aa3b2", GRID: "#2c333f",
+    BLUE: "#6f9cf5", TEAL: "#35b5a1", ORANGE: "#ee9a5b", GREY: "#6b7584",
+}  # fmt: skip
+"""Colour of the pictures, and what it becomes on a dark page."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+WIDTH, STEP, LABEL = 330, 26, 150
+
+
+def draw(report: Report) -> dict[str, str]:
+    """SVG by name; a picture without data is left out."""
+    out: dict[str, str] = {}
+    for name in headline_metrics(report):
+        rows = [(r.name, r.metrics[name], KINDS[r.kind]) for r in report.rows if name in r.metrics]
+        out[name] = _svg(_bars(rows, metric))
+    adds = [(c.name, c.adds, BLUE) for c in report.channels if c.adds is not None]
+    if adds:
+        out["adds"] = _svg(_bars(adds, metric))
+    if report.overlap.size:
+        out["overlap"] = _svg(_heat([c.name for c in report.channels], report.overlap))
+    for name in ("coverage", "gini"):
+        rows = [(r.name, _exactly(r.figures[name]), KINDS[r.kind]) for r in report.rows if name in r.figures]
+        if rows:
+            out[name] = _svg(_bars(rows, share if name == "coverage" else metric, (0, 0.25, 0.5, 0.75, 1)))
+    counts = {name: c for name, c in report.counts.items() if c.sum() > 0}
+    if counts:
+        out["curves"] = _svg(_curves(counts))
+    if report.funnel:
+        out["funnel"] = _svg(_bars([(n, _exactly(v), TEAL) for n, v in report.funnel.items()], count))
+    if report.drops:
+        by_size = sorted(report.drops.items(), key=lambda drop: -drop[1])
+        out["drops"] = _svg(_bars([(name, _exactly(n), GREY) for name, n in by_size], count))
+    return out
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(float(value), float("nan"), float("nan"))
+
+
+def _bars(
+    rows: Sequence[tuple[str, Estimate, str]], text: Callable[[float], str], ticks: Sequence[float] | None = None
+) -> Any:
+    """Horizontal bars in the given order; the interval as a thin line, the value behind it."""
+    values: list[dict[str, Any]] = []
+    for n, (name, estimate, color) in enumerate(rows):
+        value, low, high = (_or_none(x) for x in (estimate.value, estimate.low, estimate.high))
+        end = max(x for x in (value, high, 0.0) if x is not None)
+        row = {"at": str(n), "value": value, "low": low, "high": high, "end": end, "color": color}
+        values.append(row | {"name": name, "text": text(estimate.value)})
+    top = max(v["end"] for v in values) or 1
+    bottom = min(x for v in values for x in (v["low"], v["value"], 0.0) if x is not None)
+    # Room on the right for the longest number.
+    scale = alt.Scale(domain=[bottom * 1.05, top + 0.2 * (top - bottom)], nice=False)
+    labels: dict[str, Any] = {"values": list(ticks)} if ticks else {"tickCount": 4}
+    x_axis = alt.Axis(title=None, format="%" if text is share else "~g", labelOverlap=True, **labels)
+
+    def x_of(field: str) -> alt.X:
+        return alt.X(f"{field}:Q", scale=scale, axis=x_axis, stack=None)
+
+    base = alt.Chart(alt.InlineData(values=values), width=WIDTH, height={"step": STEP}).encode(
+        y=alt.Y("at:N", sort=_order(rows), axis=_names([name for name, _, _ in rows]))
+    )
+    bar = base.mark_bar(height=15, cornerRadiusEnd=2).encode(x=x_of("value"), color=alt.Color("color:N", scale=None))
+    line = base.mark_rule(color=INK, strokeWidth=1.4).encode(x=x_of("low"), x2="high:Q")
+    ends = [base.mark_tick(color=INK, thickness=1.4, height=7).encode(x=x_of(side)) for side in ("low", "high")]
+    number = base.mark_text(align="left", dx=7, color=INK, fontSize=11.5).encode(x=x_of("end"), text="text:N")
+    return alt.layer(bar, line, *ends, number)
+
+
+def _order(rows: Sequence[object]) -> list[str]:
+    return [str(n) for n in range(len(rows))]
+
+
+def _names(names: Sequence[str], **more: Any) -> alt.Axis:
+    """Rows are placed by position and labelled here: two may share a name, and a name may hold anything.
+
+    The room kept for them is that of a wide font: the reader's differs from the one that measures.
+    """
+    text = f"{json.dumps(list(names))}[toNumber(datum.value)]"
+    extent = 14 + min(LABEL, 7.6 * max(len(name) for name in names))
+    room: dict[str, Any] = {} if more else {"minExtent": extent, "labelPadding": 8}
+    return alt.Axis(labelExpr=text, title=None, ticks=False, domain=False, grid=False, **room, **more)
+
+
+def _heat(names: Sequence[str], overlap: NDArray[np.float64]) -> Any:
+    """Shares in a square; strength of one colour, so that it reads on light and on dark."""
+    values = [
+        {"row": str(a), "column": str(b), "share": _or_none(overlap[a, b]), "text": _percent(overlap[a, b])}
+        for a in range(len(names))
+        for b in range(len(names))
+    ]
+    across = _names(names, orient="top", labelAngle=-30, labelPadding=6)
+    base = alt.Chart(alt.InlineData(values=values), width={"step": 58}, height={"step": 34}).encode(
+        x=alt.X("column:N", sort=_order(names), axis=across),
+        y=alt.Y("row:N", sort=_order(names), axis=_names(names)),
+    )
+    strength = alt.Scale(domain=[0, 1], range=[0.06, 0.85])
+    cells = base.mark_rect(fill=BLUE, cornerRadius=3, width=54, height=30).encode(
+        fillOpacity=alt.FillOpacity("share:Q", scale=strength, legend=None)
+    )
+    return cells + base.mark_text(color=INK, fontSize=12).encode(text="text:N")
+
+
+def _curves(counts: Mapping[str, NDArray[np.int64]]) -> Any:
+    """Share of all counts that the most frequent x of the items hold; the diagonal is equal shares."""
+    x = np.linspace(0, 1, 101)
+    lines = {name: 1 - lorenz(values, 101)[::-1] for name, values in counts.items()}
+    colors = dict(zip(lines, [GREY, ORANGE, TEAL, BLUE] * (1 + len(lines) // 4), strict=False))
+    points = [
+        {"x": float(a), "y": float(b), "name": name, "color": colors[name]}
+        for name, line in lines.items()
+        for a, b in zip(x, line, strict=True)
+    ]
+    unit = alt.Scale(domain=[0, 1])
+    axis: dict[str, Any] = {"format": "%", "tickCount": 5}
+    x_of = alt.X("x:Q", scale=unit, axis=alt.Axis(title="share of the items, most frequent first", **axis))
+    y_of = alt.Y("y:Q", scale=unit, axis=alt.Axis(title="share of all counts", **axis))
+    line = (
+        alt.Chart(alt.InlineData(values=points))
+        .mark_line(strokeWidth=2)
+        .encode(x=x_of, y=y_of, detail="name:N", color=alt.Color("color:N", scale=None))
+    )
+    even = alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+    diagonal = even.mark_line(strokeDash=[3, 3], strokeWidth=1, color=SOFT).encode(x=x_of, y=y_of)
+    # The names stand in the empty corner below the curves, in their colours.
+    legend = [
+        {"x": 0.6, "y": 0.08 + 0.08 * n, "name": name, "color": colors[name]} for n, name in enumerate(reversed(lines))
+    ]
+    keys = alt.Chart(alt.InlineData(values=legend))
+    marks = keys.mark_point(shape="stroke", size=260, strokeWidth=3, opacity=1).encode(
+        x=x_of, y=y_of, color=alt.Color("color:N", scale=None)
+    )
+    words = keys.mark_text(align="left", dx=16, fontSize=12, color=INK).encode(x=x_of, y=y_of, text="name:N")
+    return alt.layer(diagonal, line, marks, words).properties(width=400, height=270)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:.0f}"
+
+
+def _svg(chart: Any) -> str:
+    axis = alt.AxisConfig(
+        labelColor=SOFT, titleColor=SOFT, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=11,
+        titleFontSize=11, titleFontWeight="normal", labelLimit=LABEL,
+    )  # fmt: skip
+    y_axis = alt.AxisConfig(labelColor=INK, labelFontSize=12, grid=False)
+    styled = chart.configure(
+        aria=False,
+        font=FONT,
+        background="transparent",
+        axis=axis,
+        axisY=y_axis,
+        view=alt.ViewConfig(stroke=None),
+        padding=4,
+    )
+    text: str = vl_convert.vegalite_to_svg(styled.to_dict())
+    return text.replace("<svg ", '<svg role="img" ', 1)

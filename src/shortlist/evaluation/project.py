@@ -1,0 +1,251 @@
+"""A project's way from its log to a measured release: train, evaluate, publish.
+
+Three fits of the same configuration: `valid` learns on the training part and is judged on validation (choose
+there), `test` learns on training and validation and is judged once on the test part, `release` learns on
+everything and serves.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.artifact import Artifact, Release, Releases
+from shortlist.candidates import Ragged, Requests
+from shortlist.config import Project, build, find
+from shortlist.dataset.interactions import Interactions
+from shortlist.dataset.split import Split, relevant
+from shortlist.errors import ArtifactError, DataError
+from shortlist.evaluation.funnel import Measured, measure
+from shortlist.events import workspace
+from shortlist.forms import Form
+from shortlist.funnel import recipes
+from shortlist.funnel.pipeline import Funnel
+from shortlist.funnel.requests import make
+from shortlist.schema import Catalogue, Schema
+from shortlist.training.fit import Fitted, fit, fitted, models_of
+
+__all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
+
+Part = Literal["valid", "test", "release"]
+Step = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A project's imported data, opened once."""
+
+    project: Project
+    schema: Schema
+    interactions: Interactions
+    catalogue: Catalogue
+    snapshot: str
+
+    def split(self) -> Split:
+        """The project's split, always the same for the same data and seed. Raises ConfigError."""
+        config = self.project.config
+        kind: Any = find(config.split.use, ["shortlist.dataset.splits"], "split.use")
+        options = build(kind.Config, config.split.options, f"split ({config.split.use})")
+        split: Split = kind(options).split(self.interactions, np.random.default_rng(config.seed))
+        return split
+
+    def part(self, part: Part) -> Interactions:
+        """What a fit for this part may learn from."""
+        if part == "release":
+            return self.interactions
+        split = self.split()
+        return split.train if part == "valid" else split.before_test
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Requests at the moment before each user's held-out events, and what was then relevant: CSR over
+    requests.
+    """
+
+    requests: Requests
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one evaluation found, with the recipe to find it again."""
+
+    measured: Measured
+    recipe: Mapping[str, str]
+    held_out: HeldOut
+
+
+def open_data(project: Project) -> Data:
+    """Raises DataError when nothing was imported."""
+    return Data(
+        project,
+        workspace.schema(project),
+        workspace.interactions(project),
+        workspace.catalogue(project),
+        workspace.snapshot(project),
+    )
+
+
+def train(data: Data, part: Part, *, created_ms: int, step: Step | None = None) -> dict[str, Fitted]:
+    """Fit every channel for one part, into `var/models/<part>/<channel>`."""
+    return fit(
+        _plan(data),
+        data.part(part),
+        data.catalogue,
+        data.schema,
+        data.project.home / "models" / part,
+        snapshot=data.snapshot,
+        created_ms=created_ms,
+        step=step,
+    )
+
+
+def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
+    """What `train` left for this part, unless data, schema or configuration have changed since."""
+    return fitted(_plan(data), data.schema, data.project.home / "models" / part, data.snapshot)
+
+
+def _plan(data: Data) -> dict[str, tuple[Any, dict[str, Any]]]:
+    channels = data.project.config.recall
+    if not channels:
+        raise DataError("no recall channel is configured", where=str(data.project.file), hint="add a [[recall]] table")
+    models = models_of(channels)
+    return {c.name: (models[c.name], recipes.split_options(c, models[c.name])[0]) for c in channels}
+
+
+def document(data: Data) -> dict[str, Any]:
+    """The words of a release of this project."""
+    config = data.project.config
+    return recipes.document(config, data.schema, models_of(config.recall))
+
+
+def funnels(data: Data, forms: Callable[[str], Form]) -> dict[str, Funnel]:
+    """The project's scenes over these forms."""
+    return recipes.assemble(document(data), forms, data.catalogue)
+
+
+def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
+    """One request per user with held-out events, at the time of the first of them, knowing all that came
+    before.
+
+    Relevant are the distinct held-out items that satisfy `split.positive` and were not met before: a seen
+    item is never recommended, so it is no label.
+    """
+    split = data.split()
+    known, asked = (split.train, split.valid) if on == "valid" else (split.before_test, split.test)
+    users = asked.user_keys
+    now = asked.times[np.searchsorted(asked.users, users)]
+    events = known.histories(users)
+    offsets, labels = relevant(asked, users, data.project.config.split.positive, data.schema, known)
+    return HeldOut(make(users, now, n, events, data.schema, data.catalogue), offsets, labels)
+
+
+def evaluate(
+    data: Data,
+    on: Literal["valid", "test"] = "test",
+    scene: str = "home",
+    ks: tuple[int, ...] = (10, 50, 200),
+    step: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Measure a scene's funnel on held-out events with the models fitted for that part.
+
+    Raises ArtifactError when these are missing or stale.
+    """
+    artifacts = trained(data, on)
+    if artifacts is None:
+        hint = f"run `shortlist train --for {on}`"
+        raise ArtifactError("models are missing, or older than the data or the configuration", where=on, hint=hint)
+    funnel = funnels(data, lambda name: artifacts[name].form())[scene]
+    asked = held_out(data, on, data.project.config.scene[scene].page)
+    if not bool((np.diff(asked.offsets) > 0).any()):
+        raise DataError(
+            "no held-out event is relevant", where=f"split on {on}", hint="loosen split.positive or the cuts"
+        )
+    learned = data.part(on)
+    items = data.catalogue.items.keys
+    pairs = np.unique(np.stack([learned.users, learned.items]), axis=1)
+    popularity = np.bincount(pairs[1], minlength=int(items.max()) + 1)[items].astype(np.int64)
+    measured = measure(
+        funnel, asked.requests, asked.offsets, asked.labels, items, popularity, len(learned.user_keys), ks, step
+    )
+    config = data.project.config
+    recipe = {
+        "project": data.project.file.name,
+        "scene": scene,
+        "split": f"{config.split.use}, {on} part",
+        "relevant": config.split.positive or "every held-out event",
+        "snapshot": data.snapshot[:12],
+        "seed": str(config.seed),
+        "learned from": f"{len(learned):,} events",
+        "asked": f"{measured.requests:,} users, {measured.labelled:,} with something to find",
+    }
+    return Outcome(measured, recipe, asked)
+
+
+def figures(outcome: Outcome, seed: int = 0) -> dict[str, dict[str, list[float]]]:
+    """`{list: {metric: [value, low, high]}}`, as a release and `--json` carry it."""
+    out: dict[str, dict[str, list[float]]] = {}
+    for listed in outcome.measured.listed:
+        row: dict[str, list[float]] = {}
+        for metric in listed.columns:
+            estimate = listed.estimate(metric, seed)
+            row[metric] = [estimate.value, estimate.low, estimate.high]
+        for k, value in listed.coverage.items():
+            row[f"coverage@{k}"] = [value, value, value]
+        out[listed.name] = row
+    return out
+
+
+def publish(data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = None, step: Step | None = None) -> str:
+    """Fit on everything unless that was done, check the release by asking it, and make it current."""
+    if trained(data, "release") is None:
+        train(data, "release", created_ms=created_ms, step=step)
+    folder = data.project.home / "models" / "release"
+    events = data.interactions
+    names = np.array(data.schema.action_names, dtype=object)
+    histories = pl.DataFrame({
+        "user": events.users, "item": events.items, "time_ms": events.times,
+        "action": pl.Series(names[events.actions].tolist(), dtype=pl.String),
+    })  # fmt: skip
+    words = document(data) | {
+        "snapshot": data.snapshot,
+        "offset": workspace.last_offset(data.project),
+        "metrics": dict(metrics or {}),
+        "events": len(events),
+    }
+    project = data.project
+    return Releases(project.home / "releases").publish(
+        None,
+        {c.name: folder / c.name for c in project.config.recall},
+        words,
+        workspace.keys(project, "user"),
+        workspace.keys(project, "item"),
+        data.catalogue,
+        tables={"histories": histories},
+        created_ms=created_ms,
+        metrics=metrics,
+        checks=(answers,),
+    )
+
+
+def answers(release: Release) -> None:
+    """A release's check: every scene gives a known and an unknown user a page. Raises ArtifactError."""
+    schema = Schema.parse(release.document["schema"], "release.schema")
+    scenes = recipes.assemble(release.document, lambda name: release.artifact(name).form(), release.catalogue)
+    histories = release.table("histories")
+    now = np.array([release.manifest.created_ms], dtype=np.int64)
+    for scene, funnel in scenes.items():
+        known = int(histories["user"][0]) if len(histories) else -1
+        for user in (known, -1):
+            asked = np.array([user], dtype=np.int64)
+            events = Ragged.empty(1)
+            n = int(release.document["scenes"][scene]["page"])
+            page = funnel.run(make(asked, now, n, events, schema, release.catalogue))
+            if not len(page.picks):
+                hint = "add a hot channel: it answers when nothing else does"
+                raise ArtifactError(f"scene {scene!r} has nothing to show", where="release check", hint=hint)

@@ -1,0 +1,200 @@
+"""The evaluation report: one HTML file with its pictures inside, read without network and without JavaScript.
+
+Plain data in, a page out; who measures fills a `Report`. Metrics are named `recall@10`, `ndcg@10`, ...; C
+channels.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.errors import ConfigError
+from shortlist.metrics.bootstrap import Estimate
+
+__all__ = ["write_report", "render", "Report", "Row", "ChannelFigures", "Kind"]
+
+Kind = Literal["channel", "merged", "page"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one list maker reached: a channel alone, the merged candidates, or the page that is shown.
+
+    `figures` without interval: `coverage` and `gini` are drawn, any other (`novelty`, `ild`, ...) goes to the
+    table.
+    """
+
+    name: str
+    kind: Kind
+    metrics: Mapping[str, Estimate]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelFigures:
+    """One channel in the mix. `items` it brings per request, `alone` the share of them no other channel
+    brings.
+
+    `adds`: what the merged recall loses when the channel is left out. `took_ms` per request.
+    """
+
+    name: str
+    use: str
+    items: float
+    alone: float
+    adds: Estimate | None = None
+    took_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows.
+
+    `ks` are the cuts of recall to draw, `rows` come in the order of the funnel. `overlap` [C, C]: share of
+    the row channel's items that the column channel brought too, NaN where it brought none. `funnel`:
+    candidates per request left after each stage, in order. `drops`: candidates dropped by reason, over all
+    requests. `counts`: per item of the catalogue, zeros included, by name (`training log`, `page`): the
+    popularity curves. `adds_metric` says what `ChannelFigures.adds` is measured in. `skipped` of the
+    `requests` have no label and are not in the means.
+    """
+
+    title: str
+    subtitle: str
+    recipe: Mapping[str, str]
+    rows: tuple[Row, ...]
+    ks: tuple[int, ...]
+    channels: tuple[ChannelFigures, ...] = ()
+    overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    drops: Mapping[str, int] = field(default_factory=dict)
+    funnel: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    adds_metric: str = "recall"
+    requests: int = 0
+    skipped: int = 0
+    level: float = 0.95
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        C = len(self.channels)
+        if self.overlap.size and self.overlap.shape != (C, C):
+            raise ValueError(f"overlap is {self.overlap.shape} for {C} channels")
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the page to `path` in one step: a reader sees the old file or the new one, never half of it.
+
+    Raises ConfigError when the packages that draw it are not installed.
+    """
+    page = render(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup
+
+        from shortlist.evaluation import pictures
+    except ModuleNotFoundError as error:
+        what, hint = f"{error.name} is not installed", 'pip install "shortlist[serve]"'
+        raise ConfigError(what, where="report", hint=hint) from None
+
+    environment = Environment(
+        loader=PackageLoader("shortlist.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(metric=metric, count=count, share=share, label=label)
+    drawn = {name: Markup(svg) for name, svg in pictures.draw(report).items()}
+    headline = headline_metrics(report)
+    known = {name for row in report.rows for name in row.metrics}
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        cards=_cards(report),
+        pictures=drawn,
+        palette=pictures.PALETTE,
+        headline=headline,
+        rest=sorted(known - set(headline), key=_metric_order),
+        figures=list(dict.fromkeys(name for row in report.rows for name in row.figures)),
+        dropped=sum(report.drops.values()),
+        percent=f"{100 * report.level:g} %",
+    )
+
+
+def headline_metrics(report: Report) -> list[str]:
+    """The metrics that are drawn: recall at each cut and NDCG@10, as far as a row has them."""
+    wanted = [*(f"recall@{k}" for k in report.ks), "ndcg@10"]
+    return [name for name in wanted if any(name in row.metrics for row in report.rows)]
+
+
+def metric(value: float | None) -> str:
+    """0.1234; a dash where nothing was measured."""
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def share(value: float | None) -> str:
+    """12.3 %."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def count(value: float | None) -> str:
+    """12,345 for whole numbers, three digits for others."""
+    if value is None or math.isnan(value):
+        return "–"
+    if abs(value) >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def label(name: str) -> str:
+    """`ndcg@10` as a person writes it: NDCG@10."""
+    stem, at, cut = name.partition("@")
+    words = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini"}
+    return words.get(stem, stem.replace("_", " ").capitalize()) + at + cut
+
+
+def _metric_order(name: str) -> tuple[str, int]:
+    stem, _, cut = name.partition("@")
+    return stem, int(cut) if cut.isdigit() else 0
+
+
+def _cards(report: Report) -> list[tuple[str, str, str]]:
+    """The figures on top: (label, value, small print)."""
+    cards = []
+    page = next((row for row in report.rows if row.kind == "page"), None)
+    merged = next((row for row in report.rows if row.kind == "merged"), None)
+    if page is not None:
+        names = [name for name in ("ndcg@10", "recall@10", "hit_rate@10") if name in page.metrics][:2]
+        cards += [(f"{label(name)}, page", *_interval(page.metrics[name])) for name in names]
+    if merged is not None and (recalls := [n for n in headline_metrics(report) if n in merged.metrics]):
+        deepest = max(recalls, key=_metric_order)
+        cards.append((f"{label(deepest)}, merged", *_interval(merged.metrics[deepest])))
+    if page is not None and "coverage" in page.figures:
+        cards.append(("Catalogue shown", share(page.figures["coverage"]), "of all items"))
+    if report.requests:
+        small = f"{count(report.skipped)} without a label" if report.skipped else "all with a label"
+        cards.append(("Requests", count(report.requests), small))
+    return cards
+
+
+def _interval(estimate: Estimate) -> tuple[str, str]:
+    return metric(estimate.value), f"{metric(estimate.low)} to {metric(estimate.high)}"

@@ -1,0 +1,155 @@
+"""What is wrong or odd about a project's data, before it is imported: findings with examples, as the rows lie.
+
+FAIL keeps the data from being imported, or a model from learning; WARN is worth a look.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from shortlist.config import Project
+from shortlist.errors import DataError
+from shortlist.events import rows
+from shortlist.events.raw import Raw, Say, load, schema_of
+from shortlist.schema import Schema
+from shortlist.tables.engine import Frame, gather, open_frame
+from shortlist.tables.log import backwards, counts, first_of, span, unmatched
+
+__all__ = ["Finding", "check"]
+
+DAY_MS = 86_400_000
+EXAMPLES = 3
+CONCENTRATED = 0.5  # share of all events that one user or item may have before it is worth a look
+SPARSE = 0.5  # coverage of a declared field below which it is worth a look
+CHECKS = ("user ids", "item ids", "event ids", "times", "time range", "actions", "values")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: `what` was found, in a sentence; `examples` are rows of the data."""
+
+    name: str
+    status: Literal["PASS", "WARN", "FAIL"]
+    what: str
+    examples: tuple[dict[str, object], ...] = ()
+
+
+def check(project: Project, say: Say, now: int) -> list[Finding]:
+    """Every finding, in a fixed order. `now` (ms) is what a time must not lie far beyond.
+
+    Raises ConfigError for a project file that is wrong; data that cannot be read is a finding.
+    """
+    schema = schema_of(project)
+    try:
+        raw = load(project, schema, say)
+        found = rows.problems(raw)
+    except DataError as error:
+        return [Finding("read", "FAIL", str(error))]
+    failed = {problem.name: problem for problem in found}
+    asked = ("time range",) if schema.time_unit != "none" else ()
+    names = [name for name in CHECKS if name in failed or name not in ("event ids", "actions", "values", "time range")]
+    findings = [Finding("read", "PASS", "the log can be read, its columns are there")]
+    for name in dict.fromkeys((*names, *asked)):
+        if name in failed:
+            findings.append(Finding(name, "FAIL", str(failed[name].error), tuple(failed[name].examples)))
+        else:
+            findings.append(Finding(name, "PASS", f"all {name} can be used"))
+    if found:
+        return findings
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Path(folder) / "rows.parquet"
+        rows.stage(raw, staged)
+        frame = open_frame(project.config.data.engine, [staged])
+        total = int(gather(span(frame, "row"))["rows"][0])
+        findings += _log(raw, schema, frame, total, now)
+        for entity in ("user", "item"):
+            try:
+                findings += _entity(raw, schema, frame, "user" if entity == "user" else "item", Path(folder), project)
+            except DataError as error:
+                findings.append(Finding(f"{entity}s", "FAIL", str(error)))
+    return findings
+
+
+def _log(raw: Raw, schema: Schema, frame: Frame, total: int, now: int) -> Iterator[Finding]:
+    if schema.time_unit == "none":
+        yield Finding("order", "WARN", "the log has no times: protocols and features in time do not apply")
+    else:
+        late = gather(backwards(frame, "time_ms", "row"))
+        if len(late):
+            what = f"{len(late)} of {total} rows are earlier than the row before; the import sorts them"
+            yield Finding("order", "WARN", what, _examples(raw, late))
+        else:
+            yield Finding("order", "PASS", "rows are in order of time")
+        low, high = gather(span(frame, "time_ms")).select("low", "high").row(0)
+        days = (high - low) / DAY_MS
+        if high > now + DAY_MS:
+            yield Finding("span", "WARN", f"the last event lies {(high - now) / DAY_MS:.1f} days in the future")
+        elif low == high:
+            yield Finding("span", "WARN", "all events have the same time")
+        else:
+            yield Finding("span", "PASS", f"events span {days:.1f} days")
+    identity = ["event_id"] if schema.event_id else [c for c in frame.collect_schema().names() if c != "row"]
+    kept = gather(first_of(frame, identity, "row").select("row"))["row"]
+    if len(kept) < total:
+        known = pl.int_range(total, eager=True)
+        twice = pl.DataFrame({"row": known.filter(~known.is_in(kept.implode()))})
+        what = f"{total - len(kept)} of {total} rows repeat an earlier one; the import drops them"
+        yield Finding("duplicates", "WARN", what, _examples(raw, twice))
+    else:
+        yield Finding("duplicates", "PASS", "no row repeats another")
+    if schema.value:
+        known_values = gather(span(frame, "value")).row(0, named=True)
+        if known_values["low"] is None:
+            yield Finding("value range", "WARN", "no event has a value")
+        else:
+            yield Finding("value range", "PASS", f"values lie from {known_values['low']:g} to {known_values['high']:g}")
+    used = set(gather(counts(frame, "action"))["action"])
+    idle = [name for name in schema.action_names if name not in used]
+    if idle:
+        yield Finding("unused actions", "WARN", f"no event has the declared action {', '.join(idle)}")
+
+
+def _entity(
+    raw: Raw, schema: Schema, frame: Frame, entity: Literal["user", "item"], folder: Path, project: Project
+) -> Iterator[Finding]:
+    tally = gather(counts(frame, entity))
+    total = int(tally["n"].sum())
+    top, share = tally[entity][0], float(tally["n"][0]) / total
+    if len(tally) == 1:
+        yield Finding(f"{entity}s", "FAIL", f"the log has one {entity}, {top!r}: there is nothing to learn")
+    elif share > CONCENTRATED:
+        yield Finding(f"{entity}s", "WARN", f"{entity} {top!r} has {share:.0%} of all events")
+    else:
+        yield Finding(f"{entity}s", "PASS", f"{len(tally)} {entity}s, {total / len(tally):.1f} events each")
+    table = rows.entities(raw, entity)
+    if table is None:
+        return
+    file = folder / f"{entity}s.parquet"
+    table.sink_parquet(file)
+    known = pl.read_parquet(file)
+    engine = project.config.data.engine
+    keyed = folder / f"{entity}-ids.parquet"
+    known.select(pl.col("id").alias(entity)).write_parquet(keyed)
+    lost = gather(unmatched(frame, open_frame(engine, [keyed]), entity))
+    if len(lost):
+        what = f"{len(lost)} of {total} events are on {lost[entity].n_unique()} {entity}s that are not described"
+        yield Finding(f"{entity} join", "WARN", what, _examples(raw, lost))
+    else:
+        yield Finding(f"{entity} join", "PASS", f"every {entity} of the log is described")
+    for name in schema.fields(entity):
+        column = known[name]
+        missing = column.is_null() | (column.list.len() == 0) if column.dtype == pl.List else column.is_null()
+        covered = 1 - float(missing.sum()) / max(len(column), 1)
+        what = f"{covered:.1%} of {len(column)} {entity}s have a {name}"
+        yield Finding(f"{entity}s.{name}", "WARN" if covered < SPARSE else "PASS", what)
+
+
+def _examples(raw: Raw, frame: pl.DataFrame) -> tuple[dict[str, object], ...]:
+    """The first few of these rows, as they lie."""
+    wanted = frame["row"].sort().head(EXAMPLES).to_list()
+    picked = raw.events.with_row_index("row").filter(pl.col("row").is_in(wanted))
+    return tuple(picked.collect(engine="streaming").to_dicts())

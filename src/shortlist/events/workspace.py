@@ -1,0 +1,387 @@
+"""A project's own copy of its log and catalogue, under `var/`: imported once, added to by importing again.
+
+`var/events/part-*.parquet` in order of time, with log offsets; `var/items.parquet`, `var/users.parquet` by key;
+`var/published.parquet` where a public log fixes its own split; `var/import.json` what was imported, and its snapshot.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from shortlist.config import Project, plain
+from shortlist.errors import DataError
+from shortlist.events import rows
+from shortlist.events.log import EventLog
+from shortlist.events.raw import Raw, Say, load, schema_of
+from shortlist.schema import Catalogue, Keys, Profiles, Schema
+from shortlist.tables.engine import Frame, gather, open_frame
+from shortlist.tables.log import first_of, first_seen, running, span
+
+__all__ = [
+    "Report", "import_log", "events", "catalogue", "keys", "schema", "snapshot", "last_offset", "published",
+]  # fmt: skip
+
+ROWS_PER_PART = 2_000_000
+HOUR_MS = 3_600_000
+COLUMNS = ("offset", "user", "item", "action", "value", "time_ms")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did: `rows` read, `duplicates` dropped, `known` already there, `added` new, `events` there now.
+
+    `low_ms`, `high_ms` bound the times of all events (0 for a log without times); `snapshot` is the sha256 of the
+    content.
+    """
+
+    rows: int
+    duplicates: int
+    known: int
+    added: int
+    events: int
+    users: int
+    items: int
+    low_ms: int
+    high_ms: int
+    snapshot: str
+    imported_at: int
+
+
+def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Report:
+    """Bring the project's data into `var/`. Importing again adds what is new and changes nothing else.
+
+    `fresh` drops what was imported before. Memory is bounded by the distinct ids and `ROWS_PER_PART`, not by the log.
+    Raises DataError for the first thing wrong with the data, before anything is written but new keys.
+    """
+    schema = schema_of(project)
+    raw = load(project, schema, say)
+    home, mapping = project.home, _mapping(schema)
+    before = {} if fresh else _read_json(home / "import.json")
+    if before and before["mapping"] != mapping:
+        hint = "undo the change, or `shortlist import --fresh`"
+        raise DataError("the log was imported under another [schema]", where=str(home / "import.json"), hint=hint)
+    say("checking the log")
+    wrong = rows.problems(raw)
+    if wrong:
+        raise wrong[0].error
+    home.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as closing:
+        work = Path(closing.enter_context(tempfile.TemporaryDirectory(dir=home, prefix=".import-")))
+        rows.stage(raw, work / "rows.parquet")
+        log = closing.enter_context(contextlib.closing(EventLog(home / "log.db")))
+        staged = open_frame(project.config.data.engine, [work / "rows.parquet"])
+        known = {
+            "user": _register(log, "user", raw, staged, say),
+            "item": _register(log, "item", raw, staged, say),
+        }
+        sides = {entity: _entities(raw, entity, known[entity]) for entity in ("user", "item")}
+        _encode(work, known)
+        there = [] if fresh else _files(project)
+        start = max((_end(file) for file in there), default=0)
+        say("writing events")
+        (work / "events").mkdir()
+        done = _parts(project, schema, work, there, start)
+        added = sum(p["rows"] for p in done.parts)
+        if added:
+            log.reserve(start + added - 1)
+        _publish(home / "events", work / "events", fresh)
+        for entity, frame in sides.items():
+            _put(frame, home / f"{entity}s.parquet")
+        if raw.published is not None:
+            _put(_published(raw.published, known), home / "published.parquet")
+    parts = [*before.get("parts", []), *done.parts]
+    digests = [*(p["digest"] for p in parts), *(_digest(f) if f is not None else "" for f in sides.values())]
+    report = Report(
+        rows=done.rows, duplicates=done.duplicates, known=done.known, added=added,
+        events=sum(p["rows"] for p in parts), users=len(known["user"]), items=len(known["item"]),
+        low_ms=min((p["low_ms"] for p in parts), default=0), high_ms=max((p["high_ms"] for p in parts), default=0),
+        snapshot=hashlib.sha256("\n".join(digests).encode()).hexdigest(), imported_at=now,
+    )  # fmt: skip
+    _write_json(home / "import.json", {**asdict(report), "mapping": mapping, "schema": plain(schema), "parts": parts})
+    return report
+
+
+def events(project: Project) -> pl.LazyFrame:
+    """Imported and live events in order of offset: columns `COLUMNS`. Raises DataError when nothing was imported."""
+    files = _files(project)
+    if not files:
+        raise DataError("nothing has been imported", where=str(project.home), hint="run `shortlist import`")
+    with contextlib.closing(EventLog(project.home / "log.db")) as log:
+        live = [frame.select(COLUMNS).lazy() for frame in _live(log)]
+    return pl.concat([pl.scan_parquet(files).select(COLUMNS), *live])
+
+
+def catalogue(project: Project) -> Catalogue:
+    """What is known of users and items; empty where the project names no table of them."""
+    return Catalogue(_profiles(project.home / "users.parquet"), _profiles(project.home / "items.parquet"))
+
+
+def keys(project: Project, entity: Literal["user", "item"]) -> Keys:
+    """Keys given so far."""
+    with contextlib.closing(EventLog(project.home / "log.db")) as log:
+        return log.keys(entity)
+
+
+def schema(project: Project) -> Schema:
+    """The project's schema, an adapter's included."""
+    return schema_of(project)
+
+
+def last_offset(project: Project) -> int:
+    """The highest offset of an imported or a live event, 0 when there is none."""
+    with contextlib.closing(EventLog(project.home / "log.db")) as log:
+        return log.last_offset
+
+
+def snapshot(project: Project) -> str:
+    """Identity of what was imported. Raises DataError when nothing was."""
+    report = _read_json(project.home / "import.json")
+    if not report:
+        raise DataError("nothing has been imported", where=str(project.home), hint="run `shortlist import`")
+    return str(report["snapshot"])
+
+
+def published(project: Project) -> pl.DataFrame | None:
+    """The split a public log fixes, by key: `user`, `item` held out, `candidates` to rank, the held-out one first."""
+    file = project.home / "published.parquet"
+    return pl.read_parquet(file) if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class _Done:
+    rows: int
+    duplicates: int
+    known: int
+    parts: list[dict[str, Any]]
+
+
+def _mapping(schema: Schema) -> dict[str, Any]:
+    names = ("user", "item", "time", "time_unit", "action", "value", "event_id", "request_id", "position", "context")
+    return {name: plain(getattr(schema, name)) for name in names}
+
+
+def _register(log: EventLog, entity: Literal["user", "item"], raw: Raw, frame: Frame, say: Say) -> Keys:
+    """Keys for every id of the log, in order of first appearance, then of the catalogue."""
+    seen = gather(first_seen(frame, entity, "row"))[entity]
+    log.register(entity, seen)
+    table = rows.entities(raw, entity)
+    if table is not None:
+        ids = table.select("id").collect(engine="streaming")["id"]
+        log.register(entity, ids.drop_nulls().unique(maintain_order=True))
+    known = log.keys(entity)
+    say(f"{len(seen)} {entity}s in the log, {len(known)} keys")
+    return known
+
+
+def _entities(raw: Raw, entity: str, known: Keys) -> pl.DataFrame | None:
+    table = rows.entities(raw, "user" if entity == "user" else "item")
+    if table is None:
+        return None
+    name = f"{entity}s"
+    frame = table.collect(engine="streaming")
+    empty = frame.filter(pl.col("id").is_null() | (pl.col("id").str.len_bytes() == 0))
+    if len(empty):
+        what = f"{len(empty)} {entity} ids are missing or empty"
+        raise DataError(what, where=raw.place(name, empty["row"][0]), hint="drop or fill these rows")
+    frame = frame.unique([c for c in frame.columns if c != "row"], keep="first", maintain_order=True)
+    twice = frame.filter(~pl.col("id").is_first_distinct())
+    if len(twice):
+        what = f"{len(twice)} {entity}s are described twice, differently: {twice['id'][0]!r}"
+        raise DataError(what, where=raw.place(name, twice["row"][0]), hint="keep one row for each id")
+    keyed = frame.with_columns(key=pl.Series(known.encode(frame["id"])))
+    return keyed.select("key", pl.exclude("key", "row")).sort("key")
+
+
+def _encode(work: Path, known: dict[str, Keys]) -> None:
+    """Replace ids by keys: `rows.parquet` -> `keyed.parquet`, streaming."""
+    frame = pl.scan_parquet(work / "rows.parquet")
+    for entity, table in known.items():
+        pairs = pl.LazyFrame({entity: table.ids, "key": pl.arange(len(table), dtype=pl.Int64, eager=True)})
+        frame = frame.join(pairs, on=entity, how="left").with_columns(pl.col("key").alias(entity)).drop("key")
+    frame.sink_parquet(work / "keyed.parquet")
+    (work / "rows.parquet").unlink()
+
+
+def _parts(project: Project, schema: Schema, work: Path, there: list[Path], start: int) -> _Done:
+    """Write new events as parts in order of (time, row), offsets counting from `start`."""
+    keyed = work / "keyed.parquet"
+    bucket = pl.col("row") // ROWS_PER_PART if schema.time_unit == "none" else pl.col("time_ms") // HOUR_MS
+    pl.scan_parquet(keyed).with_columns(bucket=bucket).sink_parquet(work / "bucketed.parquet")
+    keyed.unlink()
+    staged = work / "bucketed.parquet"
+    engine = project.config.data.engine
+    total = int(gather(span(open_frame(engine, [staged]), "row"))["rows"][0])
+    drop, repeated = _repeated_ids(staged, there, total) if schema.event_id else (None, 0)
+    offset, duplicates, known, parts = start, repeated, 0, []
+    for low, high in _ranges(gather(running(open_frame(engine, [staged]), "bucket"))):
+        chunk = (
+            pl.scan_parquet(staged)
+            .filter(pl.col("bucket").is_between(low, high))
+            .drop("bucket")
+            .collect(engine="streaming")
+        )
+        rows_before = len(chunk)
+        if drop is not None:
+            chunk = chunk.join(drop, on="row", how="anti")
+            known += rows_before - len(chunk)
+        else:
+            identity = [name for name, kind in chunk.schema.items() if name != "row" and kind != pl.List]
+            chunk.write_parquet(work / "chunk.parquet")
+            chunk = gather(first_of(open_frame(engine, [work / "chunk.parquet"]), identity, "row"))
+            duplicates += rows_before - len(chunk)
+            rows_before = len(chunk)
+            chunk = _without(chunk, there, identity)
+            known += rows_before - len(chunk)
+        if not len(chunk):
+            continue
+        chunk = chunk.sort("time_ms", "row").with_columns(
+            offset=pl.arange(offset, offset + len(chunk), dtype=pl.Int64, eager=True)
+        )
+        chunk = chunk.select(*COLUMNS, pl.exclude("row", *COLUMNS))
+        name = f"part-{offset:015d}.parquet"
+        chunk.write_parquet(work / "events" / name)
+        bounds = {"low_ms": int(chunk["time_ms"][0]), "high_ms": int(chunk["time_ms"][-1])}
+        parts.append({"file": name, "rows": len(chunk), "digest": _digest(chunk), **bounds})
+        offset += len(chunk)
+    if drop is not None:
+        known -= repeated  # `drop` holds both kinds
+    return _Done(total, duplicates, known, parts)
+
+
+def _ranges(buckets: pl.DataFrame) -> Iterator[tuple[int, int]]:
+    """Neighbouring buckets together until they hold a part's worth of rows."""
+    groups = buckets.with_columns(part=((pl.col("below") - pl.col("n")) // ROWS_PER_PART).cast(pl.Int64))
+    bounds = groups.group_by("part").agg(low=pl.col("bucket").min(), high=pl.col("bucket").max()).sort("part")
+    yield from bounds.select("low", "high").iter_rows()
+
+
+def _repeated_ids(staged: Path, there: list[Path], total: int) -> tuple[pl.DataFrame, int]:
+    """Rows whose event id is in an earlier row or already imported; and how many of them the former.
+
+    Taken in slices of the ids' hash, so that a slice fits a part's memory.
+    """
+    slices = total // ROWS_PER_PART + 1
+    drops, repeated = [], 0
+    for n in range(slices):
+        mine = pl.col("event_id").hash(seed=0) % slices == n
+        fresh = pl.scan_parquet(staged).select("event_id", "row").filter(mine).collect(engine="streaming").sort("row")
+        again = fresh.filter(~pl.col("event_id").is_first_distinct())
+        repeated += len(again)
+        drops.append(again.select("row"))
+        if there:
+            old = pl.scan_parquet(there).select("event_id").filter(mine).collect(engine="streaming")
+            first = fresh.filter(pl.col("event_id").is_first_distinct())
+            drops.append(first.join(old, on="event_id", how="semi").select("row"))
+    return pl.concat(drops), repeated
+
+
+def _without(chunk: pl.DataFrame, there: list[Path], identity: list[str]) -> pl.DataFrame:
+    if not there or not len(chunk):
+        return chunk
+    near = pl.col("time_ms").is_between(chunk["time_ms"].min(), chunk["time_ms"].max())
+    old = pl.scan_parquet(there).filter(near).select(identity)
+    return chunk.lazy().join(old, on=identity, how="anti", nulls_equal=True).collect(engine="streaming")
+
+
+def _end(file: Path) -> int:
+    """The offset behind the last event of a part."""
+    return int(file.stem.removeprefix("part-")) + int(pl.scan_parquet(file).select(pl.len()).collect().item())
+
+
+def _live(log: EventLog) -> Iterator[pl.DataFrame]:
+    after = -1
+    while len(frame := log.read(after, ROWS_PER_PART)):
+        after = int(frame["offset"][-1])
+        yield frame
+
+
+def _files(project: Project) -> list[Path]:
+    return sorted((project.home / "events").glob("part-*.parquet"))
+
+
+def _publish(events: Path, made: Path, fresh: bool) -> None:
+    """Move new parts in. A crash between two of them is healed by the next import, which adds the missing ones."""
+    if fresh and events.is_dir():
+        old = made.parent / "old"
+        os.rename(events, old)
+        os.rename(made, events)
+        shutil.rmtree(old)
+        return
+    events.mkdir(exist_ok=True)
+    for file in sorted(made.iterdir()):
+        os.replace(file, events / file.name)
+
+
+def _published(table: pl.DataFrame, known: dict[str, Keys]) -> pl.DataFrame:
+    width = table["candidates"].list.len()
+    flat = known["item"].encode(table["candidates"].explode().cast(pl.String))
+    lists = pl.Series("candidates", flat.reshape(len(table), int(width[0])), dtype=pl.Array(pl.Int64, int(width[0])))
+    users = known["user"].encode(table["user"].cast(pl.String))
+    return pl.DataFrame({"user": users, "item": known["item"].encode(table["item"].cast(pl.String))}).with_columns(
+        lists
+    )
+
+
+def _profiles(file: Path) -> Profiles:
+    if not file.is_file():
+        return Profiles(np.zeros(0, dtype=np.int64), {})
+    return Profiles.from_frame(pl.read_parquet(file))
+
+
+def _put(frame: pl.DataFrame | None, file: Path) -> None:
+    """Write a table in one step, or take away the one of an earlier import."""
+    if frame is None:
+        file.unlink(missing_ok=True)
+        return
+    temporary = file.with_suffix(".tmp")
+    frame.write_parquet(temporary)
+    os.replace(temporary, file)
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    """sha256 of a table's content: names, values, missing values; not of how a file happens to store them."""
+    digest = hashlib.sha256()
+    for name in frame.columns:
+        digest.update(name.encode() + b"\0")
+        _feed(digest, frame[name])
+    return digest.hexdigest()
+
+
+def _feed(digest: "hashlib._Hash", column: pl.Series) -> None:
+    digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
+    if isinstance(column.dtype, (pl.List, pl.Array)):
+        lists = column.cast(pl.List(pl.String))
+        digest.update(lists.list.len().fill_null(0).to_numpy().astype("<i8").tobytes())
+        _feed(digest, lists.explode())
+    elif column.dtype.is_numeric():
+        digest.update(np.ascontiguousarray(column.fill_null(0).to_numpy()).tobytes())
+    else:
+        text = column.cast(pl.String).fill_null("")
+        digest.update(text.str.len_bytes().to_numpy().astype("<i8").tobytes())
+        digest.update(str(text.str.join("").item()).encode())
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", where=str(file), hint="run `shortlist import --fresh`") from None
+    return table
+
+
+def _write_json(file: Path, table: dict[str, Any]) -> None:
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, file)

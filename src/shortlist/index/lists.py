@@ -1,0 +1,93 @@
+"""Lists made searchable: sums of the lists of some keys, for one request or thousands. R requests, H keys
+asked, K lists, I items."""
+
+__all__ = ["ListIndex", "cut"]
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from shortlist.forms import Lists
+from shortlist.index.cut import Floats, Ints, Keep, Rows, cut
+
+DENSE = 0.25  # share of filled cells from which a dense matrix is the faster form
+DENSE_BYTES = 2**30  # and it must fit this
+BLOCK_BYTES = 64 * 2**20  # results of one block of requests
+
+
+class ListIndex:
+    """Immutable. One request and the same request among thousands give the same bits: each row is summed in
+    the order asked."""
+
+    def __init__(self, form: Lists) -> None:
+        self.form = form
+        self.items: Ints = np.unique(form.items)
+
+    @cached_property
+    def _table(self) -> Any:
+        """The lists as rows over `items`: dense where they fill much of it, else CSR."""
+        shape = (len(self.form), len(self.items))
+        columns = np.searchsorted(self.items, self.form.items).astype(np.int32)
+        table = sparse.csr_array((self.form.scores, columns, self.form.offsets), shape=shape)
+        cells = shape[0] * shape[1]
+        if len(columns) > DENSE * cells and 4 * cells <= DENSE_BYTES:
+            return table.toarray()
+        return table
+
+    def gather(self, owners: Ints, keys: Ints, weights: Floats) -> Rows:
+        """Sum over the keys [H] of request `owners[h]` of weight * score: (owner, item, score) by owner, then item.
+
+        A key without a list adds nothing. Items whose sum is exactly 0 are left out. Thousands of requests
+        give millions of rows: `top` cuts them block by block.
+        """
+        parts = [self._sum(*block) for block in self._blocks(owners, keys, weights)]
+        return _joined(parts)
+
+    def top(self, owners: Ints, keys: Ints, weights: Floats, n: int, keep: Keep | None = None) -> Rows:
+        """The best n of each request that count, as `cut` has it."""
+        parts = [cut(*self._sum(*block), n, keep) for block in self._blocks(owners, keys, weights)]
+        return _joined(parts)
+
+    def _blocks(self, owners: Ints, keys: Ints, weights: Floats) -> list[tuple[Ints, Ints, Floats]]:
+        """What is asked by list number and by request, in pieces whose results fit BLOCK_BYTES."""
+        if not len(self.form) or not len(keys):
+            return []
+        at = np.minimum(np.searchsorted(self.form.keys, keys), len(self.form) - 1)
+        known = self.form.keys[at] == keys
+        owners, at, weights = owners[known], at[known], weights[known]
+        if bool((owners[1:] < owners[:-1]).any()):
+            order = np.argsort(owners, kind="stable")
+            owners, at, weights = owners[order], at[order], weights[order]
+        requests, starts = np.unique(owners, return_index=True)
+        width = max(1, BLOCK_BYTES // (20 * max(len(self.items), 1)))
+        if len(requests) <= width:
+            return [(owners, at, weights)] if len(requests) else []
+        edges = [*starts[::width].tolist(), len(owners)]
+        return [(owners[a:b], at[a:b], weights[a:b]) for a, b in pairwise(edges)]
+
+    def _sum(self, owners: Ints, at: Ints, weights: Floats) -> Rows:
+        starts = np.flatnonzero(np.diff(owners, prepend=owners[0] - 1))
+        asked = sparse.csr_array(
+            (weights.astype(np.float32, copy=False), at, np.append(starts, len(owners))),
+            shape=(len(starts), len(self.form)),
+        )
+        sums = asked @ self._table
+        if isinstance(sums, np.ndarray):
+            row, column = np.nonzero(sums)
+            return owners[starts[row]], self.items[column], sums[row, column]
+        sums.eliminate_zeros()
+        sums.sort_indices()
+        row = np.repeat(np.arange(len(starts)), np.diff(sums.indptr))
+        return owners[starts[row]], self.items[sums.indices], sums.data.astype(np.float32, copy=False)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if not parts:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    if len(parts) == 1:
+        return parts[0]
+    owners, items, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return owners, items, scores

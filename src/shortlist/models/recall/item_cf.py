@@ -1,0 +1,206 @@
+"""ItemCF: items that the same users took, weighted by order, time and category (Sarwar et al., WWW 2001;
+Linden, Smith, York, IEEE Internet Computing 2003; popularity exponent: Deshpande, Karypis, TOIS 2004). U
+users, I items, E list entries.
+
+Reads users' lists in order of time, and the publish time and category of items. Lists: item -> similar items."""
+
+__all__ = ["ItemCF"]
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Le
+from numpy.typing import NDArray
+
+from shortlist.config import Count, NonNegative, Positive, Share, frozen
+from shortlist.dataset.interactions import Interactions
+from shortlist.errors import CapacityError, DataError
+from shortlist.forms import Lists
+from shortlist.schema import Catalogue, Schema
+
+HOUR_MS = 3_600_000
+ROWS = 256  # rows a thread takes at once: hot items are heavy, so small enough to share them out
+Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+
+
+class ItemCF:
+    """s_ij = sum over common users of c_ij / (|U_i|^(1-alpha) |U_j|^alpha), c_ij by `weights`:
+
+    - `sequence`: IUF, direction, position, click gap, publish gap and category, as configured. One neutral value each
+      (`iuf = false`, `back = 1`, `position_decay = 1`, `same_category = 0`, a half-life left out) turns it off.
+    - `binary`: 1 for each common user, which with alpha 0.5 is the cosine.
+    - `rating`: adjusted cosine of the event values, over the co-raters; alpha does not enter. Only likeness
+      above 0 is kept.
+
+    Of repeated events on one item the latest stands. The cap `last` shortens lists, never |I_u| and |U_i|.
+    """
+
+    source = "neighbours"
+
+    @frozen
+    class Config:
+        """`keep` neighbours of an item; the `last` items of a user count (None: all)."""
+
+        weights: Literal["sequence", "binary", "rating"] = "sequence"
+        keep: Count = 200
+        last: Count | None = 200
+        alpha: Annotated[float, Ge(0), Le(1)] = 0.5
+        iuf: bool = True
+        back: Share = 0.7
+        position_decay: Share = 0.9
+        click_half_life_hours: Positive | None = 6.0
+        publish_half_life_hours: Positive | None = 72.0
+        same_category: NonNegative = 0.5
+        normalize: bool = False
+
+    def __init__(self, config: Config, schema: Schema) -> None:
+        self.config = config
+        self.schema = schema
+        ordered = config.weights == "sequence"
+        self.published = schema.published if ordered and config.publish_half_life_hours else None
+        self.category = schema.category if ordered and config.same_category else None
+        fields = [name for name in (self.published, self.category) if name]
+        self.reads: tuple[str, ...] = ("actions", *(f"item.{name}" for name in fields))
+
+    def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Lists:
+        """Lists of at most `keep` items each, best first; an item without a neighbour has none. Raises
+        CapacityError, DataError."""
+        from shortlist.models.blocks.compiled import in_blocks
+        from shortlist.models.blocks.cooccurrence import by_item, latest
+
+        log = interactions.liked(self.schema.weights)
+        if self.config.weights == "rating":
+            log = log.where(np.isfinite(log.values))
+        if len(log) >= 2**31:
+            raise CapacityError(
+                f"{len(log)} events, at most 2^31 - 1 fit one solve", where="item_cf", hint="train on a shorter period"
+            )
+        keys = log.item_keys
+        offsets, items = log.offsets, log.columns
+        cap = len(items) if self.config.last is None else self.config.last
+        keep, kept, distinct, audience = latest(offsets, items, cap, len(keys))
+        if self.config.weights == "rating" and not len(log):
+            raise DataError("no event has a value", where="item_cf", hint='set schema.value, or weights = "binary"')
+        items, offsets = items[keep], np.concatenate([[0], np.cumsum(kept)])
+        starts, entry, user = by_item(offsets, items, len(keys))
+        own, other = _power(audience, self.config.alpha - 1), _power(audience, -self.config.alpha)
+        k = min(self.config.keep, max(len(keys) - 1, 1))
+        rows: Callable[[int, int], Block]
+        if self.config.weights == "binary":
+            from shortlist.models.blocks.cooccurrence import counted
+
+            del entry
+
+            def rows(low: int, high: int) -> Block:
+                return counted(low, high, k, offsets, items, starts, user, own, other)
+
+        elif self.config.weights == "rating":
+            from shortlist.models.blocks.cooccurrence import rated
+
+            deviation = _deviation(log, keep)
+
+            def rows(low: int, high: int) -> Block:
+                return rated(low, high, k, offsets, items, starts, entry, user, deviation)
+
+        else:
+            from shortlist.models.blocks.cooccurrence import sequenced
+
+            config = self.config
+            iuf = 1 / np.log1p(distinct) if config.iuf else np.ones(len(distinct))
+            step = _gap(log.times[keep], config.click_half_life_hours)
+            published = self._published(catalogue, keys)
+            codes, tags = self._categories(catalogue, keys)
+
+            def rows(low: int, high: int) -> Block:
+                return sequenced(
+                    low, high, k, offsets, items, starts, entry, user, iuf, step, config.position_decay, config.back,
+                    own, other, published, codes, tags, 1 + config.same_category,
+                )  # fmt: skip
+
+        return self._lists(in_blocks(lambda low, high: _trim(rows(low, high)), len(keys), ROWS), keys)
+
+    def _lists(self, blocks: list[Block], keys: NDArray[np.int64]) -> Lists:
+        sizes = np.concatenate([b[0] for b in blocks]) if blocks else np.zeros(0, dtype=np.int32)
+        items = np.empty(int(sizes.sum()), dtype=np.int64)
+        scores = np.empty(len(items), dtype=np.float32)
+        at = 0
+        blocks.reverse()
+        while blocks:  # a block is freed once it is copied
+            _, best, block_scores = blocks.pop()
+            items[at : at + len(best)] = keys[best]
+            scores[at : at + len(best)] = block_scores
+            at += len(best)
+        has = sizes > 0
+        offsets = np.concatenate([[0], np.cumsum(sizes[has])]).astype(np.int64)
+        if self.config.normalize and len(items):
+            scores /= np.repeat(scores[offsets[:-1]], np.diff(offsets))
+        return Lists(keys[has], offsets, items, scores)
+
+    def _published(self, catalogue: Catalogue, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Publish times in half-lives [I], NaN where unknown; empty when they have no weight."""
+        hours = self.config.publish_half_life_hours
+        if self.published is None or hours is None:
+            return np.zeros(0)
+        times = catalogue.items.take(self.published, keys).astype(np.float64)
+        return (times - np.nanmin(times, initial=np.inf)) / (hours * HOUR_MS)
+
+    def _categories(
+        self, catalogue: Catalogue, keys: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """A code per item [I], -1 unknown; for fields of several values a set of bits instead [I, W]."""
+        codes, tags = np.full(len(keys), -1, dtype=np.int32), np.zeros((len(keys), 0), dtype=np.uint64)
+        if self.category is None:
+            return codes, tags
+        values = catalogue.items.take(self.category, keys)
+        field = self.schema.items[self.category]
+        if field.kind != "varlen":
+            known: dict[Any, int] = {}
+            for n, value in enumerate(values):
+                if value is not None and value == value:
+                    codes[n] = known.setdefault(value, len(known))
+            return codes, tags
+        sets = [_values(value, field.split) for value in values]
+        place = {name: n for n, name in enumerate(sorted({name for names in sets for name in names}))}
+        tags = np.zeros((len(keys), (len(place) + 63) // 64), dtype=np.uint64)
+        for n, names in enumerate(sets):
+            for name in names:
+                tags[n, place[name] // 64] |= np.uint64(1) << np.uint64(place[name] % 64)
+        return codes, tags
+
+
+def _values(value: Any, split: str | None) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return value.split(split) if split else [value]
+    return [str(part) for part in value]
+
+
+def _trim(block: Block) -> Block:
+    """Only the filled part of each row, rows one after the other."""
+    sizes, items, scores = block
+    filled = np.arange(items.shape[1]) < sizes[:, None]
+    return sizes, items[filled], scores[filled]
+
+
+def _power(counts: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
+    return np.maximum(counts, 1).astype(np.float64) ** exponent
+
+
+def _gap(times: NDArray[np.int64], half_life_hours: float | None) -> NDArray[np.float64]:
+    """Factor of the click gap from each entry to the next [E]. Between two users' lists it means nothing and
+    is not read."""
+    if half_life_hours is None or not len(times):
+        return np.ones(len(times))
+    gap = np.abs(np.diff(times, append=times[-1:]))
+    return np.exp2(-gap / (half_life_hours * HOUR_MS))
+
+
+def _deviation(log: Interactions, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values of the kept entries minus the mean of their user's kept entries."""
+    owner = np.repeat(np.arange(len(log.user_keys)), np.diff(log.offsets))[keep]
+    values = log.values[keep].astype(np.float64)
+    count = np.bincount(owner, minlength=len(log.user_keys))
+    mean = np.bincount(owner, weights=values, minlength=len(log.user_keys)) / np.maximum(count, 1)
+    return values - mean[owner]

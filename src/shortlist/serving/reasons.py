@@ -1,0 +1,67 @@
+"""Why a shown item is there, in words a visitor would understand. Words rest on provenance, nothing is made up."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.forms import Lists
+from shortlist.funnel.pipeline import BACKFILL
+from shortlist.serving.wire import Brought
+
+__all__ = ["because", "words"]
+
+RECENT = 50
+
+
+def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each shown item [S] the item of the recent history whose list scores it highest, -1 where none has it.
+
+    Ties go to the more recent one.
+    """
+    out = np.full(len(shown), -1, dtype=np.int64)
+    recent = history[-RECENT:][::-1]
+    _, first = np.unique(recent, return_index=True)
+    recent = recent[np.sort(first)]
+    if not len(recent) or not len(form.keys) or not len(shown):
+        return out
+    at = np.minimum(np.searchsorted(form.keys, recent), len(form.keys) - 1)
+    recent, at = recent[form.keys[at] == recent], at[form.keys[at] == recent]
+    starts, counts = form.offsets[at], form.offsets[at + 1] - form.offsets[at]
+    ends = np.cumsum(counts)
+    flat = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    order = np.argsort(shown, kind="stable")
+    place = np.minimum(np.searchsorted(shown[order], form.items[flat]), len(shown) - 1)
+    hit = shown[order][place] == form.items[flat]
+    owner, target, score = np.repeat(np.arange(len(recent)), counts)[hit], order[place[hit]], form.scores[flat[hit]]
+    best = np.lexsort((owner, -score, target))
+    target, owner = target[best], owner[best]
+    first = np.flatnonzero(np.diff(target, prepend=-1))
+    out[target[first]] = recent[owner[first]]
+    return out
+
+
+def words(
+    brought: Sequence[Brought],
+    source: Callable[[str], str],
+    reason: Callable[[str], str | None],
+    region: str | None,
+) -> list[str]:
+    """One phrase a channel, best rank first. `source` names a channel's query builder, `reason(channel)` the title
+    that item-to-item channels rest on."""
+    out: dict[str, None] = {}
+    for one in brought:
+        if one.channel == BACKFILL:
+            out["popular, to fill the page"] = None
+            continue
+        kind = source(one.channel)
+        title = reason(one.channel)
+        if title is not None:
+            out[f"because of {title}"] = None
+        elif kind == "popular":
+            out[f"popular in {region}" if region else "popular"] = None
+        elif kind == "similar_users":
+            out["liked by people like you"] = None
+        else:
+            out[one.channel.replace("_", " ")] = None
+    return list(out)

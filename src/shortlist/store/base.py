@@ -1,0 +1,153 @@
+"""Online state by user key: what a user did and was shown of late. R users asked, E events, H events told.
+
+A store holds raw values (keys, times, action codes) and the log offset up to which it has read. State and offset move
+together, so that a reader can lay the rest of the log over it and miss nothing and count nothing twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.candidates import Ragged
+from shortlist.config import nearest
+from shortlist.errors import DataError
+from shortlist.schema import Schema
+
+__all__ = ["Store", "State", "Entries", "entries", "overlay"]
+
+COLUMNS = ("offset", "user", "item", "action", "time_ms")
+
+
+class State(NamedTuple):
+    """Of each user, oldest first: interactions (weight > 0) and exposures (weight 0), as of a log offset."""
+
+    history: Ragged
+    shown: Ragged
+    offset: int
+
+
+class Store(Protocol):
+    """Where online state lives. One writer, many readers; every method sees a whole batch or none of it."""
+
+    @property
+    def offset(self) -> int:
+        """The last log offset applied, 0 before the first."""
+        ...
+
+    def read(self, users: NDArray[np.int64], now: NDArray[np.int64] | int, last: int | None = None) -> State:
+        """State of users [R] at `now` (ms, one or [R]): events up to that time, at most `last` of each kind.
+
+        An unknown user has none.
+        """
+        ...
+
+    def apply(self, events: pl.DataFrame, offset: int) -> None:
+        """Take in events of the log (offset, user, item, action, time_ms) and stand at `offset`.
+
+        Events at or below the present offset are ignored: applying again changes nothing. The order in which events
+        arrive does not matter: what is kept are the latest of each user by (time, offset).
+        """
+        ...
+
+    def load(self, history: pl.DataFrame, offset: int | None = None) -> None:
+        """Replace all state by these events; stand at `offset`, by default that of the last event."""
+        ...
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Events as columns [E], sorted by (user, time, offset). All int64 but `actions`, int16 codes of the schema."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
+    actions: NDArray[np.int16]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, at: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Entries":
+        return Entries(self.users[at], self.items[at], self.times[at], self.actions[at], self.offsets[at])
+
+    def join(self, other: "Entries") -> "Entries":
+        """Both, sorted."""
+        both = [
+            np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("users", "items", "times", "actions", "offsets")
+        ]
+        order = np.lexsort((both[4], both[2], both[0]))
+        return Entries(*(column[order] for column in both))
+
+    def latest(self, caps: Mapping[bool, int], interest: NDArray[np.bool_]) -> "Entries":
+        """The last `caps[True]` interactions and `caps[False]` exposures of each user; `interest` by action code."""
+        liked = interest[self.actions]
+        keep = np.ones(len(self), dtype=bool)
+        for kind, cap in caps.items():
+            at = np.flatnonzero(liked == kind)
+            _, counts = np.unique(self.users[at], return_counts=True)
+            if len(counts) and int(counts.max()) > cap:
+                ends = np.repeat(np.cumsum(counts), counts)
+                keep[at[ends - np.arange(len(at)) > cap]] = False
+        return self if bool(keep.all()) else self.take(keep)
+
+    def spans(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the events of each asked user, one after the other, and how many each has [R]."""
+        low, high = np.searchsorted(self.users, users, "left"), np.searchsorted(self.users, users, "right")
+        counts = (high - low).astype(np.int64)
+        starts = np.cumsum(counts) - counts
+        return np.arange(int(counts.sum())) + np.repeat(low - starts, counts), counts
+
+
+def entries(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[Entries, int]:
+    """Events of a frame, sorted, and how many were left out because the schema does not know their action.
+
+    Raises DataError when a column is missing.
+    """
+    for name in COLUMNS:
+        if name not in frame.columns:
+            raise DataError(f"no column is called {name!r}", where=where, hint=nearest(name, frame.columns))
+    codes = pl.DataFrame(
+        {"action": schema.action_names, "code": range(len(schema.action_names))},
+        schema={"action": pl.String, "code": pl.Int16},
+    )
+    known = frame.select(COLUMNS).with_columns(pl.col("action").cast(pl.String)).join(codes, on="action")
+    known = known.sort("user", "time_ms", "offset")
+    columns = (known[name].cast(pl.Int64).to_numpy() for name in ("user", "item", "time_ms"))
+    users, items, times = columns
+    made = Entries(users, items, times, known["code"].to_numpy(), known["offset"].cast(pl.Int64).to_numpy())
+    return made, len(frame) - len(known)
+
+
+def overlay(
+    state: State, events: Entries, users: NDArray[np.int64], now: NDArray[np.int64] | int, schema: Schema
+) -> State:
+    """State with later events of the log laid over it, as if the store had read them: late ones find their place."""
+    at, counts = events.spans(users)
+    asked = events.take(at)
+    owner = np.repeat(np.arange(len(users)), counts)
+    due = asked.times <= np.broadcast_to(np.asarray(now, dtype=np.int64), len(users))[owner]
+    liked = schema.weights[asked.actions] > 0
+    history = _insert(state.history, asked, owner, due & liked)
+    shown = _insert(state.shown, asked, owner, due & ~liked)
+    return State(history, shown, max([state.offset, *events.offsets.tolist()]))
+
+
+def _insert(ragged: Ragged, events: Entries, owner: NDArray[np.int64], mask: NDArray[np.bool_]) -> Ragged:
+    if not bool(mask.any()):
+        return ragged
+    owners = np.concatenate([ragged.owners, owner[mask]])
+    times = np.concatenate([ragged.times, events.times[mask]])
+    # The sort is stable: at equal times what the store holds comes first, as its offsets are smaller.
+    order = np.lexsort((times, owners))
+    counts = np.bincount(owners, minlength=len(ragged.offsets) - 1)
+    return Ragged(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.concatenate([ragged.items, events.items[mask]])[order],
+        times[order],
+        np.concatenate([ragged.actions, events.actions[mask]])[order],
+    )

@@ -1,0 +1,86 @@
+"""The same expressions on every engine give the same rows."""
+
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+import pytest
+
+from shortlist.errors import ConfigError
+from shortlist.tables import engine as engines
+from shortlist.tables.engine import ENGINES, Frame, gather, open_frame
+from shortlist.tables.log import backwards, counts, first_of, first_seen, running, span, unmatched
+
+LOG = pl.DataFrame(
+    {
+        "row": [0, 1, 2, 3, 4],
+        "user": ["b", "a", "b", None, "a"],
+        "time_ms": [30, 10, 30, 20, 10],
+        "value": [1.0, 2.0, 1.0, None, 5.0],
+    }
+)
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def frame(request: pytest.FixtureRequest, tmp_path: Path) -> Frame:
+    # Two files, so that an engine has to read several.
+    LOG[:2].write_parquet(tmp_path / "part-0.parquet")
+    LOG[2:].write_parquet(tmp_path / "part-1.parquet")
+    return open_frame(request.param, sorted(tmp_path.glob("*.parquet")))
+
+
+def test_first_of_keeps_the_first_of_equal_rows(frame: Frame) -> None:
+    # Rows 0 and 2 are equal in all three columns; 1 and 4 differ in value.
+    kept = gather(first_of(frame, ["user", "time_ms", "value"], "row").sort("row"))
+    assert kept["row"].to_list() == [0, 1, 3, 4]
+
+
+def test_first_of_takes_nulls_as_equal(frame: Frame) -> None:
+    twice = nw.concat([frame, frame.with_columns(row=nw.col("row") + 5)], how="vertical")
+    kept = gather(first_of(twice, ["user", "time_ms", "value"], "row").sort("row"))
+    assert kept["row"].to_list() == [0, 1, 3, 4]
+
+
+def test_first_seen_is_in_order_of_first_appearance(frame: Frame) -> None:
+    assert gather(first_seen(frame, "user", "row"))["user"].to_list() == ["b", "a", None]
+
+
+def test_counts_most_frequent_first_ties_by_value(frame: Frame) -> None:
+    known = frame.filter(~nw.col("user").is_null())
+    assert gather(counts(known, "user")).rows() == [("a", 2), ("b", 2)]
+
+
+def test_span(frame: Frame) -> None:
+    assert gather(span(frame, "time_ms")).rows() == [(5, 10, 30)]
+
+
+def test_unmatched_are_rows_a_join_would_lose(frame: Frame) -> None:
+    known = frame.filter(nw.col("user") == "a")
+    lost = gather(unmatched(frame.filter(~nw.col("user").is_null()), known, "user").sort("row"))
+    assert lost["row"].to_list() == [0, 2]
+
+
+def test_backwards_compares_with_the_row_before(frame: Frame) -> None:
+    # Times by row: 30 10 30 20 10. Rows 1, 3 and 4 fall.
+    late = gather(backwards(frame, "time_ms", "row").sort("row"))
+    assert late["row"].to_list() == [1, 3, 4]
+    assert late["before"].to_list() == [30, 30, 20]
+
+
+def test_running_counts_rows_at_or_below(frame: Frame) -> None:
+    # 10 twice, 20 once, 30 twice: 2, 2 + 1, 3 + 2.
+    assert gather(running(frame, "time_ms")).rows() == [(10, 2, 2), (20, 1, 3), (30, 2, 5)]
+
+
+def test_an_unknown_engine_names_its_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_frame("duckdbb", [])
+    assert str(caught.value) == "data.engine: no engine is called 'duckdbb' (did you mean duckdb?)"
+
+
+def test_duckdb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        open_frame("duckdb", [])
+    message = "data.engine: duckdb is not installed (pip install 'shortlist[duckdb]', or leave the engine at polars)"
+    assert str(caught.value) == message
