@@ -28,7 +28,9 @@ def main(pairs: str, keep: int, out: str) -> None:
     model = CosineRecommender(K=keep + 1, num_threads=len(os.sched_getaffinity(0)))
     model.fit(x, show_progress=False)
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not getrusage, which keeps what the parent held before exec
+    with open("/proc/self/status", encoding="ascii") as file:
+        peak = int(file.read().split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"seconds": end - start, "fit_seconds": end - fit, "peak_mb": peak, "loaded_mb": before}))
     lists = model.similarity.tocoo()
     other = lists.row != lists.col

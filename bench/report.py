@@ -50,8 +50,9 @@ def write(out: Path | None, result: Mapping[str, Any]) -> None:
 
 
 def peak_mb() -> float:
-    """The most memory this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory this process ever held. Not getrusage, which keeps what the parent held before exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def resident_mb() -> float:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from shortlist.expressions import Expression
 
-__all__ = ["Ragged", "Requests", "Candidates", "Slates", "owners", "stack", "ALIVE"]
+__all__ = ["Ragged", "Requests", "Candidates", "Slates", "owners", "stack", "ALIVE", "BACKFILL"]
 
 ALIVE = 0
+BACKFILL = "backfill"  # the channel of what filled a short slate: always behind the others
 Mask = NDArray[np.bool_]
 
 
@@ -76,12 +77,25 @@ class Ragged:
         at = np.minimum(np.searchsorted(mine, asked), len(mine) - 1)
         return np.asarray(mine[at] == asked)
 
+    def latest(self) -> "Ragged":
+        """Each item once per request, at its latest event."""
+        if not len(self.items):
+            return self
+        codes = self.owners * (int(self.items.max()) + 1) + self.items
+        _, from_end = np.unique(codes[::-1], return_index=True)
+        mask = np.zeros(len(codes), dtype=bool)
+        mask[len(codes) - 1 - from_end] = True
+        return self if bool(mask.all()) else self.where(mask)
+
     def then(self, other: "Ragged") -> "Ragged":
         """The other's events behind these, request by request."""
         order = np.argsort(np.concatenate([self.owners, other.owners]), kind="stable")
-        columns = ((self.items, other.items), (self.times, other.times), (self.actions, other.actions))
-        items, times, actions = (np.concatenate(pair)[order] for pair in columns)
-        return Ragged(self.offsets + other.offsets, items, times, actions)
+        return Ragged(
+            self.offsets + other.offsets,
+            np.concatenate([self.items, other.items])[order],
+            np.concatenate([self.times, other.times])[order],
+            np.concatenate([self.actions, other.actions])[order],
+        )
 
     def take(self, start: int, stop: int) -> "Ragged":
         """Requests start..stop."""

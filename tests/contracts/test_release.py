@@ -38,6 +38,8 @@ CATALOGUE = Catalogue(
             "genres": objects(["Action", "Drama"], None, []),
             "title": objects("Heat", None, "日本"),
             "nothing": objects(None, None, None),
+            "empty": objects([], [], None),
+            "weights": objects([0.5, 1.0], [], None),
             "year": objects(1995, None, 2001),
             "price": np.array([1.5, np.nan, 0.25]),
             "sold": np.array([3, 0, 9], dtype=np.int32),

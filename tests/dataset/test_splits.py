@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.negatives import unseen
 from shortlist.dataset.published import published
-from shortlist.dataset.split import RANK, TEST, TEST_INPUT, TRAIN, VALID, VALID_INPUT, Split, relevant
+from shortlist.dataset.split import OUT, RANK, TEST, TEST_INPUT, TRAIN, VALID, VALID_INPUT, Split, relevant
 from shortlist.dataset.splits.global_time import GlobalTime
 from shortlist.dataset.splits.last_out import LastOut
 from shortlist.dataset.splits.user_cut import UserCut
@@ -59,12 +59,9 @@ def test_oracle_1_no_test_event_in_train_and_times_in_order(name: str) -> None:
     assert split.audit() == []
     assert len(split.train) > len(split.valid) > 0
     assert len(split.test) > 0
-    assert len(split.part(OUT_OF_USE)) == 0
+    assert len(split.part(OUT)) == 0
     learned = set(zip(split.before_test.users.tolist(), split.before_test.times.tolist(), strict=True))
     assert not learned & set(zip(split.test.users.tolist(), split.test.times.tolist(), strict=True))
-
-
-OUT_OF_USE = 0
 
 
 def test_oracle_1_global_time_has_one_cut_for_all() -> None:
@@ -279,7 +276,8 @@ def test_published_lists_of_another_log_are_refused() -> None:
     with pytest.raises(DataError) as caught:
         published(split, table)
     assert str(caught.value) == (
-        "split (last_out): the published lists are about other held-out events (use last_out on the log as it was imported)"
+        "split (last_out): the published lists are about other held-out events "
+        "(use last_out on the log as it was imported)"
     )
 
 

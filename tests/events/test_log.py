@@ -173,7 +173,7 @@ def test_live_offsets_follow_the_imported_ones(log: EventLog) -> None:
     with pytest.raises(DataError) as caught:
         log.reserve(1001)
     what = "live events begin at offset 1001, imported ones would reach 1001"
-    assert str(caught.value) == f"{log.path}: {what} (import into a new project folder)"
+    assert str(caught.value) == f"{log.path}: {what} (send later events to the server, or import into a new folder)"
     assert append(log, click())[0].offset == 1002
 
 

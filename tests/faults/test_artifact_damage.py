@@ -1,8 +1,11 @@
 """Damage to an artifact or a release is refused, whatever it is, and the release that is live stays so."""
 
 import json
+import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +204,36 @@ def test_a_renamed_release_is_refused(made: Path) -> None:
         releases.load("mine")
     hint = "(the folder was renamed; name it so again)"
     assert str(caught.value) == f"{releases.folder}/mine: this is release {first} {hint}"
+
+
+def publish_for_ever(made: str, begun: Connection) -> None:
+    n = 0
+    while True:
+        n += 1
+        publish(Path(made), n)
+        begun.send(n)
+
+
+def test_publishers_killed_at_random_points_leave_a_whole_current_release(made: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["shortlist.artifact"])
+    releases = Releases(made.parent / "releases")
+    rng = np.random.default_rng(11)
+    for _ in range(10):
+        mine, theirs = context.Pipe(duplex=False)
+        publisher = context.Process(target=publish_for_ever, args=(str(made), theirs))
+        publisher.start()
+        theirs.close()
+        assert mine.poll(30)
+        time.sleep(float(rng.uniform(0, 0.05)))
+        publisher.kill()
+        publisher.join()
+        for summary in releases.list():  # all that is listed is whole
+            release = releases.load(summary.id)
+            assert summary.id.endswith(f"-r{release.document['n']}")
+            assert isinstance(release.artifact("cf").form(), Lists)
+        assert releases.load().id in [summary.id for summary in releases.list()]
+    assert len(releases.list()) >= 10
 
 
 def test_a_publisher_that_was_killed_leaves_nothing_that_is_read(made: Path) -> None:

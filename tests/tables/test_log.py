@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 
 from shortlist.errors import ConfigError
-from shortlist.tables import engine as engines
 from shortlist.tables.engine import ENGINES, Frame, gather, open_frame
 from shortlist.tables.log import backwards, counts, first_of, first_seen, running, span, unmatched
 
@@ -79,7 +78,7 @@ def test_an_unknown_engine_names_its_nearest() -> None:
 
 
 def test_duckdb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         open_frame("duckdb", [])
     message = "data.engine: duckdb is not installed (pip install 'shortlist[duckdb]', or leave the engine at polars)"

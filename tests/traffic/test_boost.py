@@ -76,12 +76,24 @@ def test_more_boost_never_means_fewer_new_items_on_top(rows: list[tuple[int, boo
 
 def test_multiplying_needs_positive_scores() -> None:
     with pytest.raises(ConfigError) as caught:
-        run(Boost.Config(times=2.0), [1, 48], [0.0, 1.0])
+        run(Boost.Config(times=2.0), [1, 48], [-0.5, 1.0])
     assert str(caught.value) == (
-        "boost.times: times multiplies scores, and some are not above 0 "
-        "(use boost.plus, or a merge policy with positive scores such as rrf)"
+        "boost.times: times multiplies scores, and some are negative "
+        "(use boost.plus, or a merge policy whose scores are not negative, such as rrf)"
     )
     assert run(Boost.Config(times=2.0), [48, 1], [-1.0, 1.0]).tolist() == [-1, 2, -1, 2]  # only old ones below 0
+
+
+def test_what_is_dropped_or_only_fills_up_is_left_alone() -> None:
+    none = Ragged.empty(1)
+    rank = np.array([[1, 0], [2, 0], [0, 1]], dtype=np.int32)
+    table = Candidates(
+        np.array([0, 3]), np.arange(3), ("near", "backfill"), rank, rank.astype(np.float32), {},
+        np.array([0, 1, 0], dtype=np.int16), ("seen",),
+    )  # fmt: skip
+    requests = Requests(np.array([0]), np.array([NOW]), 5, none, none, none)
+    boost = Boost(Boost.Config(times=2.0), SCHEMA, profiles([1, 1, 1]))
+    assert boost.boost(requests, table, np.array([1.0, -1.0, -2.0], dtype=np.float32)).tolist() == [2, -1, -2]
 
 
 def test_a_published_field_is_needed() -> None:

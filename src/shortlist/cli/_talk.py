@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["say", "progress", "emit", "project_option", "json_option"]
+__all__ = ["say", "progress", "emit", "table", "project_option", "json_option"]
 
 project_option = click.option(
     "--project", "project_file", default="shortlist.toml", show_default=True, help="Project file or its folder."
@@ -44,3 +44,13 @@ def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+
+
+def table(rows: list[list[str]]) -> None:
+    """Rows of text on stdout, the first the head, columns aligned: the first to the left, the others to the right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for at, row in enumerate(rows):
+        cells = zip(row, widths, strict=True)
+        print("  ".join(cell.rjust(w) if n else cell.ljust(w) for n, (cell, w) in enumerate(cells)))
+        if not at:
+            print("  ".join("-" * w for w in widths))

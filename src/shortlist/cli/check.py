@@ -37,4 +37,4 @@ def command(project_file: str, as_json: bool) -> None:
             for example in finding.examples:
                 say(f"{finding.name}: {example}")
     if any(finding.status == "FAIL" for finding in findings):
-        raise SystemExit(1)
+        click.get_current_context().exit(1)

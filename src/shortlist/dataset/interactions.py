@@ -80,13 +80,22 @@ class Interactions:
         return bool(self.items.min(initial=0) >= 0 and self.items.max(initial=0) <= 4 * len(self) + 1024)
 
     @property
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Codes [E] and a table, such that `table[codes]` is the place of each event's item in `item_keys`.
+
+        The codes are the item keys themselves unless these are far apart. Made anew at each call."""
+        places = np.arange(len(self.item_keys), dtype=np.int32)
+        if not self._compact:
+            return np.searchsorted(self.item_keys, self.items), places
+        table = np.zeros(int(self.items.max(initial=-1)) + 1, dtype=np.int32)
+        table[self.item_keys] = places
+        return self.items, table
+
+    @property
     def columns(self) -> NDArray[np.int32]:
         """Place of each event's item in `item_keys` [E]. Made anew at each call: hold it while you need it."""
-        if not self._compact:
-            return np.searchsorted(self.item_keys, self.items).astype(np.int32)
-        place = np.zeros(int(self.items.max(initial=-1)) + 1, dtype=np.int32)
-        place[self.item_keys] = np.arange(len(self.item_keys), dtype=np.int32)
-        return place[self.items]
+        codes, table = self.places
+        return table[codes]
 
     @cached_property
     def matrix(self) -> sparse.csr_array:

@@ -23,6 +23,7 @@ __all__ = ["Listed", "Measured", "measure", "channel_lists", "merged_lists"]
 
 Keys = NDArray[np.int64]
 Column = NDArray[np.float64]
+Kind = Literal["channel", "merged", "page"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Listed:
     """
 
     name: str
-    kind: Literal["channel", "merged", "page"]
+    kind: Kind
     lists: Keys
     columns: Mapping[str, Column]
     coverage: Mapping[int, float]
@@ -46,12 +47,17 @@ class Listed:
 
 @dataclass(frozen=True)
 class Measured:
-    """A funnel's figures on one set of requests. `left_out[c]`: recall of the merge without channel c."""
+    """A funnel's figures on one set of requests.
+
+    `overlap` [C, C]: share of the row channel's items the column channel brought too; `alone` [C]: share no other
+    brought; `left_out[c]`: recall of the merge without channel c.
+    """
 
     listed: tuple[Listed, ...]
     ks: tuple[int, ...]
     page: int
     overlap: NDArray[np.float64]
+    alone: tuple[float, ...]
     left_out: Mapping[str, Column]
     fates: Mapping[str, int]
     took_ms: Mapping[str, float]
@@ -122,7 +128,7 @@ def measure(
     blocks: dict[str, list[Keys]] = {name: [] for name in (*names, "merged", "page", *(f"without {n}" for n in names))}
     counts: dict[str, int] = {}
     took: dict[str, float] = {}
-    shared = np.zeros((len(names), len(names)))
+    shared, single = np.zeros((len(names), len(names))), np.zeros(len(names))
     for start in range(0, len(requests), funnel.block):
         stop = min(start + funnel.block, len(requests))
         slates = funnel.run(requests.take(start, stop))
@@ -134,6 +140,7 @@ def measure(
             took[stage] = took.get(stage, 0.0) + ms
         brought = ((slates.candidates.rank[:, :-1] > 0) & eligible(slates.candidates)[:, None]).astype(np.float64)
         shared += brought.T @ brought
+        single += (brought * (brought.sum(axis=1) == 1)[:, None]).sum(axis=0)
         if step:
             step(stop, len(requests))
     joined = {name: np.concatenate(lists) for name, lists in blocks.items()}
@@ -164,7 +171,8 @@ def measure(
     size = np.maximum(np.diag(shared), 1.0)
     labelled = int((np.diff(label_offsets) > 0).sum())
     overlap = shared / size[:, None]
-    return Measured(tuple(listed), tuple(ks), page, overlap, left_out, counts, took, len(requests), labelled)
+    alone = tuple(float(x) for x in single / size)
+    return Measured(tuple(listed), tuple(ks), page, overlap, alone, left_out, counts, took, len(requests), labelled)
 
 
 def _lists(funnel: Funnel, slates: Slates, k: int) -> dict[str, Keys]:

@@ -46,7 +46,7 @@ def draw(report: Report) -> dict[str, str]:
     for name in ("coverage", "gini"):
         rows = [(r.name, _exactly(r.figures[name]), KINDS[r.kind]) for r in report.rows if name in r.figures]
         if rows:
-            out[name] = _svg(_bars(rows, share if name == "coverage" else metric, (0, 0.25, 0.5, 0.75, 1)))
+            out[name] = _svg(_bars(rows, share if name == "coverage" else metric, (0, 0.2, 0.4, 0.6, 0.8, 1)))
     counts = {name: c for name, c in report.counts.items() if c.sum() > 0}
     if counts:
         out["curves"] = _svg(_curves(counts))
@@ -63,7 +63,7 @@ def _exactly(value: float) -> Estimate:
 
 
 def _bars(
-    rows: Sequence[tuple[str, Estimate, str]], text: Callable[[float], str], ticks: Sequence[float] | None = None
+    rows: Sequence[tuple[str, Estimate, str]], text: Callable[[float | None], str], ticks: Sequence[float] | None = None
 ) -> Any:
     """Horizontal bars in the given order; the interval as a thin line, the value behind it."""
     values: list[dict[str, Any]] = []
@@ -74,10 +74,12 @@ def _bars(
         values.append(row | {"name": name, "text": text(estimate.value)})
     top = max(v["end"] for v in values) or 1
     bottom = min(x for v in values for x in (v["low"], v["value"], 0.0) if x is not None)
-    # Room on the right for the longest number.
-    scale = alt.Scale(domain=[bottom * 1.05, top + 0.2 * (top - bottom)], nice=False)
+    # Room on the right for the longest number, in a wide font.
+    room = 10 + 7.4 * max(len(v["text"]) for v in values)
+    scale = alt.Scale(domain=[bottom * 1.05, top + (top - bottom) * room / (WIDTH - room)], nice=False)
     labels: dict[str, Any] = {"values": list(ticks)} if ticks else {"tickCount": 4}
-    x_axis = alt.Axis(title=None, format="%" if text is share else "~g", labelOverlap=True, **labels)
+    figures = "%" if text is share else "~s" if text is count else "~g"
+    x_axis = alt.Axis(title=None, format=figures, labelOverlap=True, **labels)
 
     def x_of(field: str) -> alt.X:
         return alt.X(f"{field}:Q", scale=scale, axis=x_axis, stack=None)

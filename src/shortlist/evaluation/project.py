@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.artifact import Artifact, Release, Releases
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import Project, build, find
 from shortlist.dataset.interactions import Interactions
+from shortlist.dataset.log import interactions
 from shortlist.dataset.split import Split, relevant
 from shortlist.errors import ArtifactError, DataError
 from shortlist.evaluation.funnel import Measured, measure
@@ -78,6 +78,7 @@ class Outcome:
     measured: Measured
     recipe: Mapping[str, str]
     held_out: HeldOut
+    popularity: NDArray[np.int64]
 
 
 def open_data(project: Project) -> Data:
@@ -85,7 +86,7 @@ def open_data(project: Project) -> Data:
     return Data(
         project,
         workspace.schema(project),
-        workspace.interactions(project),
+        interactions(project),
         workspace.catalogue(project),
         workspace.snapshot(project),
     )
@@ -137,7 +138,7 @@ def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
     item is never recommended, so it is no label.
     """
     split = data.split()
-    known, asked = (split.train, split.valid) if on == "valid" else (split.before_test, split.test)
+    known, asked = split.known(on), split.valid if on == "valid" else split.test
     users = asked.user_keys
     now = asked.times[np.searchsorted(asked.users, users)]
     events = known.histories(users)
@@ -184,21 +185,7 @@ def evaluate(
         "learned from": f"{len(learned):,} events",
         "asked": f"{measured.requests:,} users, {measured.labelled:,} with something to find",
     }
-    return Outcome(measured, recipe, asked)
-
-
-def figures(outcome: Outcome, seed: int = 0) -> dict[str, dict[str, list[float]]]:
-    """`{list: {metric: [value, low, high]}}`, as a release and `--json` carry it."""
-    out: dict[str, dict[str, list[float]]] = {}
-    for listed in outcome.measured.listed:
-        row: dict[str, list[float]] = {}
-        for metric in listed.columns:
-            estimate = listed.estimate(metric, seed)
-            row[metric] = [estimate.value, estimate.low, estimate.high]
-        for k, value in listed.coverage.items():
-            row[f"coverage@{k}"] = [value, value, value]
-        out[listed.name] = row
-    return out
+    return Outcome(measured, recipe, asked, popularity)
 
 
 def publish(data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = None, step: Step | None = None) -> str:
@@ -206,17 +193,12 @@ def publish(data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = 
     if trained(data, "release") is None:
         train(data, "release", created_ms=created_ms, step=step)
     folder = data.project.home / "models" / "release"
-    events = data.interactions
-    names = np.array(data.schema.action_names, dtype=object)
-    histories = pl.DataFrame({
-        "user": events.users, "item": events.items, "time_ms": events.times,
-        "action": pl.Series(names[events.actions].tolist(), dtype=pl.String),
-    })  # fmt: skip
+    histories = workspace.events(data.project).select("offset", "user", "item", "action", "time_ms").collect()
     words = document(data) | {
         "snapshot": data.snapshot,
         "offset": workspace.last_offset(data.project),
         "metrics": dict(metrics or {}),
-        "events": len(events),
+        "events": len(histories),
     }
     project = data.project
     return Releases(project.home / "releases").publish(

@@ -216,7 +216,9 @@ class EventLog:
         first = self._commit(work)
         if first is not None:
             what = f"live events begin at offset {first}, imported ones would reach {offset}"
-            raise DataError(what, where=str(self.path), hint="import into a new project folder")
+            raise DataError(
+                what, where=str(self.path), hint="send later events to the server, or import into a new folder"
+            )
 
     def append_served(self, slates: Sequence[Served]) -> int:
         """Write slates, each request id once; only the newest `keep_served` are kept. Returns how many were new."""

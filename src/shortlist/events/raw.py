@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -15,6 +15,7 @@ from shortlist.schema import Schema
 __all__ = ["Raw", "Say", "load", "schema_of"]
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Raw:
     schema: Schema
     published: pl.DataFrame | None = None
     tables: Mapping[str, Table] | None = None
+
+    def read(self, table: str, work: Callable[[], T]) -> T:
+        """What some work over a table returns. Raises DataError naming a file that cannot be read."""
+        found = (self.tables or {}).get(table)
+        return found.read(work) if found else work()
 
     def place(self, table: str, row: int) -> str:
         """Where a row of `events`, `items` or `users` lies."""

@@ -38,6 +38,15 @@ class Table:
             row -= height
         return f"row {row}"
 
+    def read(self, work: Callable[[], T]) -> T:
+        """What some work over the frame returns; a file that cannot be read becomes a DataError that names it."""
+        try:
+            return work()
+        except PolarsError as error:
+            for file in self.files:
+                guard(lambda file=file: _lazy(file, self.kind).select(pl.all().n_unique()).collect(), file)  # type: ignore[misc]
+            raise error
+
 
 def scan(path: Path) -> Table:
     """A file or a folder as a lazy frame. Raises DataError when there is nothing, or nothing readable, or a mixture."""

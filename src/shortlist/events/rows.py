@@ -97,7 +97,8 @@ def problems(raw: Raw) -> list[Problem]:
     asked = [pl.len().alias("rows")]
     for n, rule in enumerate(rules):
         asked += [rule.bad.sum().alias(f"count{n}"), pl.when(rule.bad).then("row").min().alias(f"first{n}")]
-    answer = numbered.select(asked).collect(engine="streaming").row(0, named=True)
+    asking = numbered.select(asked)
+    answer = raw.read("events", lambda: asking.collect(engine="streaming").row(0, named=True))
     if not answer["rows"]:
         raise DataError("the log is empty", where=_where(raw), hint="a log has at least one event")
     found = []
@@ -204,40 +205,34 @@ def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl
     for key, column in (*ids, *numbers, *others, *((name, name) for name in fields)):
         if column is not None and column not in types:
             owner = f"schema.{'context' if table == 'events' else table}.{key}" if key in fields else f"schema.{key}"
-            raise DataError(
-                f"no column is called {column!r}, which {owner} names", where=where, hint=nearest(column, list(types))
-            )
-    for _, column in ids:
-        if column is not None:
-            _require(
-                types[column].is_integer() or types[column].is_float() or _texty(types[column]),
-                column,
-                types,
-                where,
-                "ids are text or whole numbers",
-            )
-    for key, column in numbers:
-        if column is not None:
-            fits = types[column].is_numeric() or types[column] == pl.String
-            if key == "time":
-                fits = fits or types[column] in (pl.Date, pl.Datetime)
-            _require(fits, column, types, where, f"a {key} is a number{' or a date' if key == 'time' else ''}")
-    if table == "events" and schema.action:
-        _require(
-            _texty(types[schema.action]) or types[schema.action].is_integer(),
-            schema.action,
-            types,
-            where,
-            "an action is text",
-        )
+            what = f"no column is called {column!r}, which {owner} names"
+            raise DataError(what, where=where, hint=nearest(column, list(types)))
+    wanted = [(column, _id_like, "ids are text or whole numbers") for _, column in ids]
+    wanted += [
+        (column, _time_like if key == "time" else _number_like, f"a {key} is a number") for key, column in numbers
+    ]
+    wanted += [(column, _id_like, "an action is text") for _, column in others]
+    for column, fits, hint in wanted:
+        if column is not None and not fits(types[column]):
+            raise DataError(f"column {column!r} has type {types[column]}", where=where, hint=hint)
     for name, field in fields.items():
-        _require(_fits(field, types[name]), name, types, where, f"it is declared as {field.kind}")
+        if not _fits(field, types[name]):
+            hint = 'name the separator, split = "|"' if field.kind in ("varlen", "seq") else "change its kind"
+            what = f"column {name!r} has type {types[name]} but is declared as {field.kind}"
+            raise DataError(what, where=where, hint=hint)
     return types
 
 
-def _require(fits: bool, column: str, types: dict[str, pl.DataType], where: str, hint: str) -> None:
-    if not fits:
-        raise DataError(f"column {column!r} has type {types[column]}", where=where, hint=hint)
+def _id_like(type_: pl.DataType) -> bool:
+    return type_.is_integer() or type_.is_float() or _texty(type_)
+
+
+def _number_like(type_: pl.DataType) -> bool:
+    return type_.is_numeric() or type_ == pl.String
+
+
+def _time_like(type_: pl.DataType) -> bool:
+    return _number_like(type_) or type_ in (pl.Date, pl.Datetime)
 
 
 def _where(raw: Raw, table: str = "events") -> str:
@@ -311,4 +306,4 @@ def _field(name: str, field: Field, types: dict[str, pl.DataType], unit: str) ->
 
 def stage(raw: Raw, file: Path) -> None:
     """Write the canonical log to a Parquet file, streaming."""
-    events(raw).sink_parquet(file)
+    raw.read("events", lambda: events(raw).sink_parquet(file))

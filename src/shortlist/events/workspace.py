@@ -176,7 +176,7 @@ def _register(log: EventLog, entity: Literal["user", "item"], raw: Raw, frame: F
     log.register(entity, seen)
     table = rows.entities(raw, entity)
     if table is not None:
-        ids = table.select("id").collect(engine="streaming")["id"]
+        ids = raw.read(f"{entity}s", lambda: table.select("id").collect(engine="streaming"))["id"]
         log.register(entity, ids.drop_nulls().unique(maintain_order=True))
     known = log.keys(entity)
     say(f"{len(seen)} {entity}s in the log, {len(known)} keys")
@@ -188,7 +188,7 @@ def _entities(raw: Raw, entity: str, known: Keys) -> pl.DataFrame | None:
     if table is None:
         return None
     name = f"{entity}s"
-    frame = table.collect(engine="streaming")
+    frame = raw.read(name, lambda: table.collect(engine="streaming"))
     empty = frame.filter(pl.col("id").is_null() | (pl.col("id").str.len_bytes() == 0))
     if len(empty):
         what = f"{len(empty)} {entity} ids are missing or empty"

@@ -4,10 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shortlist.candidates import ALIVE, Candidates, Mask, Requests
-from shortlist.funnel.pipeline import BACKFILL, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, sound
+from shortlist.candidates import Candidates, Requests
+from shortlist.funnel.pipeline import BACKFILL, LOG, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
 from shortlist.funnel.trace import SELECTED, reasons
 
 __all__ = ["explain", "alone"]
@@ -16,60 +15,50 @@ _ALL = 1 << 30
 
 
 def explain(funnel: Funnel, requests: Requests, item: int) -> dict[str, Any]:
-    """For one request and one item key: its fate, and for each part what it did with the item.
+    """For one request and one item key: what became of it, where, and what would change that.
 
-    Where a channel did not bring the item, its would-be rank is found by asking that channel for everything.
+    `fate` is what `run` says: `selected`, a filter's name, `over_budget`, `not_selected`; `not_recalled` for what is no
+    candidate. `filters` name -> whether it lets the item through, candidate or not. Where a channel did not bring the
+    item, its would-be rank is found by asking that channel for everything; None where it does not know the item, or
+    failed.
     """
     if len(requests) != 1:
         raise ValueError(f"one request at a time, got {len(requests)}")
     slates = funnel.run(requests, strict=False)
     candidates = slates.candidates
-    keep = _eligible(funnel, requests)
-    one = (np.zeros(1, dtype=np.int64), np.array([item], dtype=np.int64))
-    filters = {name: bool(part.keep(requests, *one)[0]) for name, part in funnel.filters.items()}
+    pair = (np.zeros(1, dtype=np.int64), np.array([item], dtype=np.int64))
+    filters = {name: bool(part.keep(requests, *pair)[0]) for name, part in funnel.filters.items()}
     allow = [f"the filter {name!r} letting it through" for name, ok in filters.items() if not ok]
-    channels = [_channel(c, requests, keep, item) for c in funnel.channels]
+    channels = [_channel(channel, requests, funnel.keep(requests), item) for channel in funnel.channels]
     out: dict[str, Any] = {"filters": filters, "channels": channels, "position": None, "scores": {}, "brought_by": []}
     at = np.flatnonzero(candidates.items == item)
     if not len(at):
-        fate, stage = (
-            (next(n for n, ok in filters.items() if not ok), "filter") if allow else ("not_recalled", "recall")
-        )
-        return out | {"fate": fate, "stage": stage, "would_move": [*allow, _recall(channels)]}
+        return out | {"fate": "not_recalled", "stage": "recall", "would_move": [*allow, _recall(channels)]}
     row = int(at[0])
     out["scores"] = {n: float(column[row]) for n, column in candidates.scores.items() if np.isfinite(column[row])}
     out["brought_by"] = reasons(slates, row)
     shown = slates.picks.tolist()
     if row in shown:
-        stage = BACKFILL if candidates.rank[row, :-1].max(initial=0) == 0 else "select"
+        stage = BACKFILL if candidates.rank[row, -1] > 0 else "select"
         return out | {"fate": SELECTED, "stage": stage, "position": shown.index(row) + 1, "would_move": []}
     fate = candidates.reasons[int(candidates.fate[row]) - 1]
-    if allow:
+    if fate in filters:
         return out | {"fate": fate, "stage": "filter", "would_move": allow}
-    over = fate == OVER_BUDGET
-    name = "merge" if over or "boost" not in candidates.scores else "boost"
+    stage = "merge" if fate == OVER_BUDGET else "select"
+    return out | {"fate": fate, "stage": stage, "would_move": [_score(candidates, row, fate)]}
+
+
+def _score(candidates: Candidates, row: int, fate: str) -> str:
+    """What score would have passed the stage that the candidate did not."""
+    name = "boost" if fate == NOT_SELECTED and "boost" in candidates.scores else "merge"
     column = candidates.scores[name]
-    passed = column[np.isin(candidates.fate, (ALIVE, fate_of(candidates, NOT_SELECTED))) if over else candidates.alive]
-    needed, mine = float(np.nanmin(passed, initial=np.inf)), float(column[row])
-    move = f"a {name} score above {needed:.6g} (now {mine:.6g})"
+    passed = candidates.alive
+    if fate == OVER_BUDGET and NOT_SELECTED in candidates.reasons:
+        passed = passed | (candidates.fate == candidates.reasons.index(NOT_SELECTED) + 1)
+    needed, mine = float(np.nanmin(column[passed], initial=np.inf)), float(column[row])
     if mine >= needed:
-        move = "a place that rules and diversity leave free: its score alone would do"
-    return out | {"fate": fate, "stage": "merge" if over else "select", "would_move": [move]}
-
-
-def fate_of(candidates: Candidates, reason: str) -> int:
-    """Code of a reason in `candidates.fate`, -1 where nobody ended so."""
-    return candidates.reasons.index(reason) + 1 if reason in candidates.reasons else -1
-
-
-def _eligible(funnel: Funnel, requests: Requests) -> Keep:
-    def keep(owners: NDArray[np.int64], items: NDArray[np.int64]) -> Mask:
-        mask = np.ones(len(items), dtype=bool)
-        for part in funnel.filters.values():
-            mask &= part.keep(requests, owners, items)
-        return mask
-
-    return keep
+        return "a place that rules and diversity leave free: its score alone would do"
+    return f"a {name} score above {needed:.6g} (now {mine:.6g})"
 
 
 def _recall(channels: list[dict[str, Any]]) -> str:
@@ -82,9 +71,13 @@ def _recall(channels: list[dict[str, Any]]) -> str:
 
 def _channel(channel: Channel, requests: Requests, keep: Keep, item: int) -> dict[str, Any]:
     """Where the item stands in one channel's whole list."""
-    _, items, scores = sound(channel.source.recall(requests, _ALL, keep), 1)
-    at = np.flatnonzero(items == item)
     out = {"channel": channel.name, "quota": channel.quota, "rank": None, "score": None, "brought": False}
+    try:
+        (_, items, scores), _ = mend(sound(channel.source.recall(requests, _ALL, keep), 1), 1)
+    except Exception:
+        LOG.exception("%s cannot explain", channel.name)
+        return out
+    at = np.flatnonzero(items == item)
     if not len(at):
         return out
     above = items[: int(at[0])]

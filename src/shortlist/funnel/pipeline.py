@@ -4,8 +4,9 @@ Engine order is fixed, parts are not: sources -> merge (provenance of every chan
 with its reason) -> budget -> boosts -> selector -> backfill. Every candidate ends in exactly one of selected,
 filtered (a filter's name) or not selected (`over_budget`, `not_selected`).
 
-Online a part that fails is left out and named in `degraded`; offline it raises. Names: `failed:<part>`, `late:<channel>`,
-`unsound:<channel>` (rows against the contract, mended), `nan:<part>`, `relaxed:<rule>`, `backfill`, `unknown_user`.
+Online a part that fails is left out and named in `degraded`; offline it raises. Names there: `failed:<part>`,
+`late:<channel>`, `unsound:<channel>` (rows against the contract, mended), `nan:<part>`, `relaxed:<rule>`, `backfill`,
+`unknown_user`.
 """
 
 import logging
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.candidates import ALIVE, Candidates, Mask, Ragged, Requests, Slates, stack
+from shortlist.candidates import ALIVE, BACKFILL, Candidates, Mask, Ragged, Requests, Slates, stack
 
 __all__ = [
     "Funnel",
@@ -34,7 +35,6 @@ __all__ = [
     "BACKFILL",
 ]
 
-BACKFILL = "backfill"
 OVER_BUDGET, NOT_SELECTED = "over_budget", "not_selected"
 LOG = logging.getLogger("shortlist.funnel")
 
@@ -284,20 +284,22 @@ class Funnel:
         degraded: dict[str, Mask],
     ) -> tuple[Keys, Keys]:
         """What channels brought, and behind its end what the fallback did."""
-        try:
+
+        def pages(pick: Callable[[Requests, Candidates], tuple[Keys, Keys]]) -> tuple[Keys, Keys]:
             if not bool(filled.any()):
-                return self._picked(requests, candidates, scores, degraded)
-            first = self._picked(requests, candidates.drop(filled, BACKFILL), scores, degraded)
+                return pick(requests, candidates)
+            first = pick(requests, candidates.drop(filled, BACKFILL))
             shown = Ragged.of(first[0], candidates.items[first[1]])
             further = replace(requests, prefix=shown if requests.prefix is None else requests.prefix.then(shown))
-            rest = self._picked(further, candidates.drop(~filled, BACKFILL), scores, degraded)
-            return joined(first, rest, requests.n)
+            return joined(first, pick(further, candidates.drop(~filled, BACKFILL)), requests.n)
+
+        try:
+            return pages(lambda asked, among: self._picked(asked, among, scores, degraded))
         except Exception as error:
             if strict:
                 raise
             _left_out("selector", error, np.ones(len(requests), dtype=bool), degraded)
-            tiers = np.where(filled, -np.inf, scores)
-            return top(candidates, tiers, requests.n)
+            return pages(lambda asked, among: top(among, scores, asked.n))
 
     def _picked(
         self, requests: Requests, candidates: Candidates, scores: Scores, degraded: dict[str, Mask]
@@ -347,7 +349,8 @@ def _finite(
 def sound(rows: Recalled, requests: int) -> Recalled:
     """What a source returned, as int64, int64, float32. Raises ValueError for columns that differ in length or are
     not numbers, and for owners that are not requests in ascending order."""
-    owners, items, scores = (np.asarray(column) for column in rows)
+    owners, items = np.asarray(rows[0]), np.asarray(rows[1])
+    scores: Scores = np.asarray(rows[2])
     if not (owners.shape == items.shape == scores.shape and owners.ndim == 1):
         raise ValueError(f"a source returned columns of shapes {owners.shape}, {items.shape}, {scores.shape}")
     if len(owners) and not (owners.dtype.kind in "iu" and items.dtype.kind in "iu" and scores.dtype.kind in "fiu"):

@@ -85,12 +85,11 @@ def assemble(
     for scene, table in document["scenes"].items():
         names = table["channels"]
         where = f"scene.{scene}"
-        ruled = _parts(FILTERS, [{"use": "excluded"}], where, schema, catalogue)
         funnels[scene] = Funnel(
             channels=tuple(sources[name] for name in names),
             merger=_part(MERGERS, table["merge"], f"{where}.merge", tuple(names)),
-            filters={**ruled, **_parts(FILTERS, table["filters"], where, schema, catalogue)},
-            boosters=tuple(_parts(BOOSTERS, table["boosts"], where, schema, catalogue).values()),
+            filters=_parts(FILTERS, [{"use": "excluded"}, *table["filters"]], f"{where}.filters", schema, catalogue),
+            boosters=tuple(_parts(BOOSTERS, table["boosts"], f"{where}.boosts", schema, catalogue).values()),
             selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
             budget=table["budget"],
             fallback=fallback.source if fallback else None,
@@ -109,4 +108,11 @@ def _part(package: str, table: Mapping[str, Any], where: str, *given: Any) -> An
 def _parts(
     package: str, tables: Sequence[Mapping[str, Any]], where: str, schema: Schema, catalogue: Catalogue
 ) -> dict[str, Any]:
-    return {t["use"]: _part(package, t, where, schema, catalogue.items) for t in tables}
+    """Parts in order, by their file's name; one used again is `seen 2`, so that its drops can be told apart."""
+    parts: dict[str, Any] = {}
+    for n, table in enumerate(tables):
+        use = table["use"]
+        times = 1 + sum(other["use"] == use for other in tables[:n])
+        name = use if times == 1 else f"{use} {times}"
+        parts[name] = _part(package, table, f"{where}[{use}]", schema, catalogue.items)
+    return parts

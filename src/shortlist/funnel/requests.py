@@ -24,12 +24,14 @@ def make(
     exclude: Ragged | None = None,
     context: Mapping[str, NDArray[Any]] | None = None,
     where: Expression | None = None,
+    prefix: Ragged | None = None,
     ids: tuple[str, ...] = (),
 ) -> Requests:
     """Requests of `users` [R] at `now` [R] (ms), asking for n items.
 
     `events` are everything known of each user before `now`, oldest first: actions of weight 0 (impressions) become
-    `shown`, the others `history`. The region comes from `context`, else from the user's profile.
+    `shown`, the others `history`. `prefix` is what earlier pages of this list hold. The region comes from `context`,
+    else from the user's profile.
     """
     interest = schema.weights[events.actions] > 0 if len(events.actions) else np.zeros(0, dtype=bool)
     columns = dict(context or {})
@@ -44,5 +46,6 @@ def make(
         exclude=exclude if exclude is not None else Ragged.empty(len(users)),
         context=columns,
         where=where,
+        prefix=prefix,
         ids=ids,
     )

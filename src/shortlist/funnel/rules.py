@@ -1,22 +1,26 @@
 """Hard constraints on a page (card X4): at most so many items of one kind in any `per` places, or in the `first` ones.
 
 At each place the rules say which candidates are feasible; a selector chooses among those. Where none is, rules are
-given up in the order they are declared, and that is reported. R requests, P candidates a request, V kinds.
+given up in the order they are declared, and what was broken is reported. A page that runs into that is made again
+looking ahead: each pick must then leave enough to finish. R requests, P candidates of a request, V kinds of a rule.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.candidates import Mask
-from shortlist.config import Count, frozen, nearest
+from shortlist.candidates import Mask, Ragged
+from shortlist.config import Count, frozen
 from shortlist.errors import ConfigError
 from shortlist.funnel.kinds import Kinds
-from shortlist.schema import Profiles
+from shortlist.schema import Profiles, Schema, text
 
-__all__ = ["Rule", "Rules"]
+__all__ = ["Rule", "Rules", "Page", "Ahead", "fewest_given_up", "latest"]
+
+_STEPS = 1000  # that looking ahead may take for one page: some 30 ms
+_NEVER = 1 << 30
 
 
 @frozen
@@ -24,32 +28,30 @@ class Rule:
     """`at_most` items of each value of field `of` (or just of the value `equals`) per any `per` places, or the `first`.
 
     "At most 5 in a row" is at_most 5 per 6; "one promoted item in nine" is at_most 1 per 9 with equals "promoted"; "no
-    card at the top" is at_most 0 first 1.
+    card at the top" is at_most 0 first 1. Places count on from page to page.
     """
 
     at_most: int
     of: str
     per: Count | None = None
     first: Count | None = None
-    equals: str | None = None
+    equals: str | int | float | bool | None = None
 
     def check(self, where: str) -> None:
+        """Raises ConfigError for a rule that says nothing."""
         if self.at_most < 0:
             raise ConfigError("at_most is negative", where=where, hint="0 forbids, 1 allows one")
         if (self.per is None) == (self.first is None):
-            raise ConfigError(
-                "needs either per or first",
-                where=where,
-                hint="per = 10 is any ten in a row, first = 4 the top four",
-            )
-        if self.per is not None and self.per <= self.at_most:
-            raise ConfigError(
-                f"at_most {self.at_most} per {self.per} forbids nothing", where=where, hint="make per larger"
-            )
+            hint = "per = 10 is any ten in a row, first = 4 the top four"
+            raise ConfigError("needs either per or first", where=where, hint=hint)
+        name, places = ("per", self.per) if self.per is not None else ("first", self.first)
+        if places is not None and places <= self.at_most:
+            what = f"at_most {self.at_most} {name} {places} forbids nothing"
+            raise ConfigError(what, where=where, hint=f"make {name} larger")
 
     @property
     def name(self) -> str:
-        kind = f"{self.of}={self.equals}" if self.equals is not None else self.of
+        kind = self.of if self.equals is None else f"{self.of}={text([self.equals])[0]}"
         return f"at_most {self.at_most} {kind} " + (f"per {self.per}" if self.per else f"first {self.first}")
 
 
@@ -61,115 +63,185 @@ class Rules:
     kinds: tuple[Kinds, ...]
 
     @classmethod
-    def of(cls, rules: tuple[Rule, ...], items: Profiles, where: str = "rules") -> "Rules":
+    def of(cls, rules: tuple[Rule, ...], schema: Schema, items: Profiles, where: str = "rules") -> "Rules":
+        """Raises ConfigError for a rule that says nothing or names an unknown field."""
+        kinds = []
         for n, rule in enumerate(rules):
             rule.check(f"{where}[{n}]")
-            if rule.of not in items.columns:
-                hint = nearest(rule.of, list(items.columns))
-                raise ConfigError(f"no item field is called {rule.of!r}", where=f"{where}[{n}].of", hint=hint)
-        return cls(rules, tuple(Kinds.of(items, rule.of) for rule in rules))
+            equals = None if rule.equals is None else text([rule.equals])[0]
+            kinds.append(Kinds.of(items, schema, rule.of, f"{where}[{n}].of", equals))
+        return cls(rules, tuple(kinds))
 
-    def start(self, keys: NDArray[np.int64], present: Mask, places: int) -> "Page":
-        """Begin pages of `places` for candidates `keys` [R, P] (valid where `present`)."""
-        shape = keys.shape
-        hot = []
-        for rule, kinds in zip(self.rules, self.kinds, strict=True):
-            flat = kinds.dense(keys.ravel()) if rule.equals is None else only(kinds, keys.ravel(), rule.equals)
-            hot.append(flat.reshape(*shape, -1) * present[:, :, None])
-        return Page(self, hot, places)
+    @property
+    def reach(self) -> int:
+        """How many earlier places a rule may look at."""
+        return max((rule.per - 1 if rule.per else rule.first or 0 for rule in self.rules), default=0)
 
-
-def only(kinds: Kinds, keys: NDArray[np.int64], value: str) -> NDArray[np.float32]:
-    """0/1 column [N, 1]: has this value."""
-    if value not in kinds.values:
-        return np.zeros((len(keys), 1), dtype=np.float32)
-    code = kinds.values.index(value)
-    row = np.zeros(len(kinds.offsets) - 1, dtype=np.float32)
-    row[np.repeat(np.arange(len(row)), np.diff(kinds.offsets))[kinds.codes == code]] = 1.0
-    rows = kinds.keys.rows(keys)
-    return np.where(rows >= 0, row[np.maximum(rows, 0)], 0.0)[:, None].astype(np.float32)
+    def start(self, keys: NDArray[np.int64], before: NDArray[np.int64], start: NDArray[np.int64]) -> "Page":
+        """Begin pages of candidates `keys` [R, P] behind the `start` [R] items of earlier pages, of which `before`
+        [R, T] are the latest, as `latest` has them. -1 stands for none."""
+        both = np.concatenate([before, keys], axis=1)
+        hot = [kinds.dense(both) for kinds in self.kinds]
+        return Page(self.rules, hot, before.shape[1], start)
 
 
-@dataclass
+def latest(prefix: Ragged | None, requests: int, n: int | None) -> NDArray[np.int64]:
+    """The n last items of each request's earlier pages [R, T], T <= n, the last one at the end, -1 for none."""
+    if prefix is None:
+        return np.full((requests, 0), -1, dtype=np.int64)
+    if n is not None:
+        prefix = prefix.last(n)
+    counts = np.diff(prefix.offsets)
+    out = np.full((requests, int(counts.max(initial=0))), -1, dtype=np.int64)
+    out[np.arange(out.shape[1]) >= out.shape[1] - counts[:, None]] = prefix.items
+    return out
+
+
 class Page:
-    """Pages being filled, one place at a time for all requests together."""
+    """Pages being filled, one place at a time for all requests together.
 
-    rules: Rules
-    hot: list[NDArray[np.float32]]
-    places: int
-    taken: list[list[NDArray[np.float32]]] = field(default_factory=list)
-    left: list[NDArray[np.float32]] = field(default_factory=list)
+    `hot` holds 0/1 rows [R, T + P, V] for each rule: what earlier pages hold, then candidates.
+    """
 
-    def __post_init__(self) -> None:
-        self.taken = [[] for _ in self.rules.rules]
-        self.left = [hot.sum(axis=1) for hot in self.hot]
+    def __init__(
+        self, rules: tuple[Rule, ...], hot: list[NDArray[np.float32]], before: int, start: NDArray[np.int64]
+    ) -> None:
+        self.rules = rules
+        self.hot = [h[:, before:] for h in hot]
+        self.start = start
+        self.place = 0
+        self.taken: list[list[NDArray[np.float32]]] = [[] for _ in rules]
+        self.count = [np.zeros((h.shape[0], h.shape[2]), dtype=np.float32) for h in hot]
+        for place in range(before):
+            self._add([h[:, place] for h in hot])
 
-    def feasible(self, place: int, available: Mask) -> tuple[Mask, dict[str, Any]]:
-        """Who may stand at `place`: bool [R, P] within `available`; and the rules given up, with the requests [R]."""
-        allowed = [self._allowed(n, place) for n in range(len(self.rules.rules))]
-        safe: Mask = available.copy()
-        for n, ok in enumerate(allowed):
-            safe &= ok & self._reserve(n, place, available)
-        feasible: Mask = available.copy()
-        for ok in allowed:
-            feasible &= ok
-        feasible = np.where(np.any(safe, axis=1)[:, None], safe, feasible)
-        relaxed: dict[str, Any] = {}
-        wanting: Mask = np.any(available, axis=1) & ~np.any(feasible, axis=1)
-        for given_up in range(1, len(allowed) + 1):
-            if not bool(wanting.any()):
-                break
-            rest: Mask = available.copy()
-            for ok in allowed[given_up:]:
-                rest &= ok
-            feasible = np.where(wanting[:, None], rest, feasible)
-            relaxed[self.rules.rules[given_up - 1].name] = wanting.copy()
-            wanting = wanting & ~np.any(rest, axis=1)
-        return feasible, relaxed
-
-    def _allowed(self, n: int, place: int) -> Mask:
-        rule, hot = self.rules.rules[n], self.hot[n]
-        if rule.first is not None and place >= rule.first:
-            return np.ones(hot.shape[:2], dtype=bool)
-        recent = self.taken[n] if rule.per is None else self.taken[n][-(rule.per - 1) :] if rule.per > 1 else []
-        count = np.sum(recent, axis=0) if recent else np.zeros((hot.shape[0], hot.shape[2]), dtype=np.float32)
-        full = (count >= rule.at_most).astype(np.float32)
-        blocked: NDArray[np.float32] = np.matmul(hot, full[:, :, None])[:, :, 0]
-        clear: Mask = blocked == 0
-        return clear
-
-    def _reserve(self, n: int, place: int, available: Mask) -> Mask:
-        """A kind in short supply must not be spent where the rest could not fill the page any more.
-
-        Only for fields with one value per item, where the most that L places can hold is known: the sum over kinds of
-        min(left, most of one kind in L).
-        """
-        rule, hot = self.rules.rules[n], self.hot[n]
-        everywhere = np.ones(hot.shape[:2], dtype=bool)
-        rest = self.places - place - 1
-        if (
-            rule.per is None
-            or rule.equals is not None
-            or rule.at_most == 0
-            or not self.rules.kinds[n].single
-            or rest <= 0
-        ):
-            return everywhere
-        most = rest // rule.per * rule.at_most + min(rest % rule.per, rule.at_most)
-        left = self.left[n]
-        free = available.sum(axis=1) - left.sum(axis=1)  # items without this kind may stand anywhere
-        room = np.minimum(left, most).sum(axis=1) + free
-        spends = np.matmul(hot, (left <= most).astype(np.float32)[:, :, None])[:, :, 0] + (hot.sum(axis=2) == 0)
-        reachable = np.minimum(available.sum(axis=1) - 1, rest)
-        ok: Mask = (room[:, None] - spends) >= reachable[:, None]
-        # where even the full supply cannot fill the page there is nothing to save
-        ok |= (room < reachable)[:, None]
-        return ok
+    def blocked(self) -> list[Mask]:
+        """By rule, the candidates [R, P] that would break it at this place."""
+        out = []
+        for rule, hot, count in zip(self.rules, self.hot, self.count, strict=True):
+            full = (count >= rule.at_most).astype(np.float32)
+            hit: Mask = np.matmul(hot, full[:, :, None])[:, :, 0] > 0
+            if rule.first is not None:
+                hit &= (self.start + self.place < rule.first)[:, None]
+            out.append(hit)
+        return out
 
     def take(self, picks: NDArray[np.int64], valid: Mask) -> None:
-        """Place `picks` [R] (index into P), where `valid`."""
+        """Place `picks` [R] (index into P) where `valid`, and go on to the next place."""
         at = np.arange(len(picks))
-        for n, hot in enumerate(self.hot):
-            chosen = hot[at, picks] * valid[:, None]
-            self.taken[n].append(chosen)
-            self.left[n] = self.left[n] - chosen
+        self._add([hot[at, picks] * valid[:, None] for hot in self.hot])
+        self.place += 1
+
+    def _add(self, rows: list[NDArray[np.float32]]) -> None:
+        """Count rows [R, V] of each rule as the latest place, and forget what has left the window."""
+        for rule, row, taken, count in zip(self.rules, rows, self.taken, self.count, strict=True):
+            taken.append(row)
+            count += row
+            if rule.per is not None and len(taken) >= rule.per:
+                count -= taken[-rule.per]
+
+
+def fewest_given_up(left: Mask, blocked: list[Mask]) -> Mask:
+    """Those of `left` [R, P] for which the fewest rules are given up, in the order the rules are declared."""
+    given_up = np.zeros(left.shape, dtype=np.int16)
+    for n, hit in enumerate(blocked, start=1):
+        given_up[hit] = n
+    given_up[~left] = len(blocked) + 1
+    fewest = given_up.min(axis=1, initial=len(blocked) + 1, keepdims=True)
+    return np.asarray(left & (given_up == fewest))
+
+
+class Ahead:
+    """One page finished in thought: whether what is left can fill the places to come without breaking a rule.
+
+    Candidates of the same kinds are alike, so the search goes over sorts of candidates [S]: depth first, the most
+    plentiful first, which is what leaves room. It is exact as long as its steps last; beyond them a page may break a
+    rule that it could have kept, and reports it.
+    """
+
+    def __init__(self, page: Page, request: int, present: Mask, places: int) -> None:
+        hot = np.concatenate([h[request] for h in page.hot], axis=1)
+        self.sorts, inverse = np.unique(hot, axis=0, return_inverse=True)
+        self.sort_of = inverse.reshape(-1)
+        self.sizes = self.sorts.sum(axis=1)
+        self.supply = np.bincount(self.sort_of[present], minlength=len(self.sorts))
+        widths = [h.shape[2] for h in page.hot]
+        self.columns = np.arange(sum(widths))
+        self.at_most = np.repeat([rule.at_most for rule in page.rules], widths)
+        self.per = np.repeat([rule.per or _NEVER for rule in page.rules], widths)
+        self.until = np.repeat([rule.first or _NEVER for rule in page.rules], widths) - int(page.start[request])
+        self.first = len(page.taken[0])  # places of earlier pages that count
+        self.at, self.end = self.first, self.first + places
+        self.sums = np.zeros((self.end + 1, len(self.columns)), dtype=np.float32)  # of kinds above each place
+        for place in range(self.first):
+            row = np.concatenate([taken[place][request] for taken in page.taken])
+            self.sums[place + 1] = self.sums[place] + row
+        self.steps = _STEPS
+        self.plan: list[int] = []
+
+    def choose(self, order: NDArray[np.int64]) -> int:
+        """The first of `order` (candidates that break no rule, best first) that leaves a page that can be finished;
+        if none does, that lets it go on for as long as any."""
+        if not self.plan:
+            self.plan = self._search(-1, self.end - self.at, self.steps // 2)
+        for sort in dict.fromkeys(self.sort_of[order].tolist()):
+            rest = self.plan[1:]
+            if self.plan and sort != self.plan[0]:
+                rest = self._search(sort, len(self.plan) - 1, self.steps)
+            if len(rest) >= len(self.plan) - 1:
+                self.plan = [sort, *rest]
+                return int(order[self.sort_of[order] == sort][0])
+        return int(order[0])
+
+    def take(self, pick: int) -> None:
+        """Place a candidate, planned or not."""
+        sort = int(self.sort_of[pick])
+        self.plan = self.plan[1:] if self.plan and self.plan[0] == sort else []
+        self._put(self.at, sort)
+        self.supply[sort] -= 1
+        self.at += 1
+
+    def _put(self, at: int, sort: int) -> None:
+        self.sums[at + 1] = self.sums[at] + self.sorts[sort]
+
+    def _search(self, sort: int, goal: int, steps: int) -> list[int]:
+        """The longest way on found behind `sort` (-1: from here) that breaks no rule, at most `goal` places."""
+        supply, at = self.supply.copy(), self.at
+        if sort >= 0:
+            self._put(at, sort)
+            supply[sort] -= 1
+            at += 1
+        goal = min(goal, int(supply.sum()))
+        best: list[int] = []
+        path: list[int] = []
+        choices = [self._open(supply, at)] if goal else []
+        while choices and len(best) < goal and steps > 0:
+            step = next(choices[-1], None)
+            if step is None:
+                choices.pop()
+                if path:
+                    supply[path.pop()] += 1
+                continue
+            steps -= 1
+            self.steps -= 1
+            self._put(at + len(path), step)
+            path.append(step)
+            supply[step] -= 1
+            if len(path) > len(best):
+                best = path.copy()
+            choices.append(self._open(supply, at + len(path)) if len(path) < goal else iter(()))
+        return best
+
+    def _open(self, supply: NDArray[np.int64], at: int) -> Iterator[int]:
+        """Sorts that may stand at a place, the most plentiful for the room they have first."""
+        if at >= self.end:
+            return iter(())
+        count = self.sums[at] - self.sums[np.maximum(at - self.per + 1, 0), self.columns]
+        full = (count >= self.at_most) & (at - self.first < self.until)
+        may = (supply > 0) & (self.sorts @ full.astype(np.float32) == 0)
+        rest = self.end - at
+        room = rest // self.per * self.at_most + np.minimum(rest % self.per, self.at_most)
+        pressing = np.where(self.until < _NEVER // 2, 0.0, supply @ self.sorts / np.maximum(room, 0.5))
+        urgency = (self.sorts * pressing).max(axis=1)
+        order = np.lexsort((self.sizes, -urgency))
+        return iter(order[may[order]].tolist())

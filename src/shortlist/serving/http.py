@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -30,7 +30,14 @@ from shortlist.config import nearest
 from shortlist.errors import ConfigError, RequestError, ShortlistError
 from shortlist.serving import openapi, wire
 from shortlist.serving.engine import Engine
-from shortlist.serving.refusals import BadJson, Forbidden, Late, Overloaded, TooLarge, Unauthorized
+from shortlist.serving.refusals import (
+    BadJsonError,
+    ForbiddenError,
+    LateError,
+    OverloadedError,
+    TooLargeError,
+    UnauthorizedError,
+)
 
 __all__ = ["application", "check_host", "in_thread", "path_id"]
 
@@ -165,9 +172,7 @@ class _Handlers:
 
     async def _channel(self, request: Request) -> wire.ChannelAnswer:
         asked = wire.decode(await self._body(request), wire.RunChannel)
-        work = partial(
-            self.engine.channel, path_id(request, "name"), asked.user, asked.n, asked.scene, asked.context
-        )
+        work = partial(self.engine.channel, path_id(request, "name"), asked.user, asked.n, asked.scene, asked.context)
         return await self._work(SLOW_S, work)
 
     async def _releases(self, request: Request) -> wire.ReleaseList:
@@ -192,14 +197,14 @@ class _Handlers:
         hint = f"send at most {self.limit} bytes"
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self.limit:
-            raise TooLarge(f"the body has {length[:20]} bytes", where="body", hint=hint)
+            raise TooLargeError(f"the body has {length[:20]} bytes", where="body", hint=hint)
         parts, size = [], 0
         try:
             async with asyncio.timeout(BODY_S):
                 async for part in request.stream():
                     size += len(part)
                     if size > self.limit:
-                        raise TooLarge(f"the body has more than {self.limit} bytes", where="body", hint=hint)
+                        raise TooLargeError(f"the body has more than {self.limit} bytes", where="body", hint=hint)
                     parts.append(part)
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {BODY_S:g} s") from None
@@ -212,22 +217,22 @@ class _Handlers:
 
 
 async def in_thread(seconds: float, work: Callable[[], T], threads: anyio.CapacityLimiter) -> T:
-    """Blocking work off the event loop. Raises Late after `seconds`, Overloaded when too much waits already."""
+    """Blocking work off the event loop. Raises LateError after `seconds`, OverloadedError when too much waits already."""
     if threads.statistics().tasks_waiting >= WAITING:
-        raise Overloaded(f"{WAITING} calls wait already", where="server", hint="come back in a second")
+        raise OverloadedError(f"{WAITING} calls wait already", where="server", hint="come back in a second")
     try:
         with anyio.fail_after(seconds):
             return await run_sync(work, abandon_on_cancel=True, limiter=threads)
     except TimeoutError:
-        raise Late(f"not done within {seconds:g} s", where="server", hint="try again") from None
+        raise LateError(f"not done within {seconds:g} s", where="server", hint="try again") from None
 
 
 def path_id(request: Request, name: str) -> str:
-    """A percent-encoded part of the path as text. Raises BadJson when it is not UTF-8."""
+    """A percent-encoded part of the path as text. Raises BadJsonError when it is not UTF-8."""
     try:
         text = unquote_to_bytes(request.path_params[name].encode("latin-1")).decode()
     except UnicodeError:
-        raise BadJson("not UTF-8", where=f"path {name}", hint="percent-encode ids as UTF-8") from None
+        raise BadJsonError("not UTF-8", where=f"path {name}", hint="percent-encode ids as UTF-8") from None
     return wire.identifier(text, f"path {name}")
 
 
@@ -310,14 +315,16 @@ class _Door:
             if any(hmac.compare_digest(given, self.key) for given in _keys(request)):
                 return None
             hint = "send Authorization: Bearer KEY, or the key as a password"
-            return Unauthorized("an API key is needed", where="authorization", hint=hint)
+            return UnauthorizedError("an API key is needed", where="authorization", hint=hint)
         host = _host(request.headers.get("host", ""))
         if host not in LOOPBACK_NAMES:
             hint = "set SHORTLIST_API_KEY to serve other names"
-            return Forbidden(f"without an API key the host is localhost, not {host!r}", where="host", hint=hint)
+            return ForbiddenError(f"without an API key the host is localhost, not {host!r}", where="host", hint=hint)
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            return Forbidden(f"a page of {origin!r} may not call this server", where="origin", hint="set SHORTLIST_API_KEY")
+            return ForbiddenError(
+                f"a page of {origin!r} may not call this server", where="origin", hint="set SHORTLIST_API_KEY"
+            )
         return None
 
 
@@ -374,5 +381,3 @@ class _Measured:
             if route.matches(asked)[0] is not Match.NONE:
                 return str(getattr(route, "path", "other"))
         return "other"
-
-

@@ -121,7 +121,7 @@ class Live:
 
     def titles(self, keys: NDArray[np.int64]) -> list[str | None]:
         """Title of each item key [N], None where there is none."""
-        return self.column(self.schema.title, keys)
+        return [None if title is None else str(title) for title in self.column(self.schema.title, keys)]
 
     def column(self, name: str | None, keys: NDArray[np.int64]) -> list[Any]:
         """Values of an item field [N], None where missing."""
@@ -129,6 +129,16 @@ class Live:
             return [None] * len(keys)
         values = self.release.catalogue.items.take(name, keys).tolist()
         return [None if v is None or v != v else v for v in values]
+
+    def region(self, requests: Requests) -> str | None:
+        """The first request's region, where a hot list has one of its own for it."""
+        column = requests.context.get(self.schema.region or "")
+        value = None if column is None or not len(column) else column[0]
+        return str(value) if value is not None and f"region:{value}" in self._labels else None
+
+    @cached_property
+    def _labels(self) -> frozenset[str]:
+        return frozenset(label for form in self.forms.values() if isinstance(form, Lists) for label in form.labels)
 
     def search(self, text: str, limit: int) -> NDArray[np.int64]:
         """Keys of items whose title or id holds the text, ids first, in catalogue order."""

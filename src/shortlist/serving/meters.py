@@ -35,17 +35,21 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        make = {"registry": self.registry}
-        self._http = Total("shortlist_http_requests", "HTTP calls", ["route", "status"], **make)
-        self._seconds = Histogram("shortlist_http_seconds", "Time of HTTP calls", ["route"], buckets=BUCKETS, **make)
-        self._stage = Histogram("shortlist_stage_seconds", "Time of funnel stages", ["stage"], buckets=BUCKETS, **make)
-        self._slates = Total("shortlist_slates", "Slates answered", ["scene"], **make)
-        self._degraded = Total("shortlist_degraded", "Slates with a part skipped or replaced", ["note"], **make)
-        self._fates = Total("shortlist_candidates", "Candidates by where they ended", ["fate"], **make)
-        self._events = Total("shortlist_events", "Events by what became of them", ["outcome"], **make)
-        self._dropped = Total("shortlist_served_dropped", "Served slates that were not logged", **make)
-        self._reloads = Total("shortlist_reloads", "Releases opened, by outcome", ["outcome"], **make)
-        self._release = Gauge("shortlist_release_info", "1 for the release that is served", ["release"], **make)
+        own = self.registry
+        self._http = Total("shortlist_http_requests", "HTTP calls", ["route", "status"], registry=own)
+        self._seconds = Histogram(
+            "shortlist_http_seconds", "Time of HTTP calls", ["route"], buckets=BUCKETS, registry=own
+        )
+        self._stage = Histogram(
+            "shortlist_stage_seconds", "Time of funnel stages", ["stage"], buckets=BUCKETS, registry=own
+        )
+        self._slates = Total("shortlist_slates", "Slates answered", ["scene"], registry=own)
+        self._degraded = Total("shortlist_degraded", "Slates with a part skipped or replaced", ["note"], registry=own)
+        self._fates = Total("shortlist_candidates", "Candidates by where they ended", ["fate"], registry=own)
+        self._events = Total("shortlist_events", "Events by what became of them", ["outcome"], registry=own)
+        self._dropped = Total("shortlist_served_dropped", "Served slates that were not logged", registry=own)
+        self._reloads = Total("shortlist_reloads", "Releases opened, by outcome", ["outcome"], registry=own)
+        self._release = Gauge("shortlist_release_info", "1 for the release that is served", ["release"], registry=own)
         self._lock = threading.Lock()
         self._rings: dict[str, deque[float]] = {}
         self._calls: Counter[str] = Counter()

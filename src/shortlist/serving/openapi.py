@@ -51,7 +51,16 @@ CALLS: tuple[Call, ...] = (
     Call("recommend", "POST", "/v1/recommend", "A slate for a user", wire.Answer, wire.Recommend),
     Call("recommend_user", "GET", "/v1/recommend/{user}", "A slate for a user", wire.Answer, query=RecommendQuery),
     Call("similar", "POST", "/v1/similar", "Items like these", wire.SimilarAnswer, wire.Similar),
-    Call("events", "POST", "/v1/events", "Tell what happened; answered once it is on disk", wire.Receipt, wire.Events, None, 202),
+    Call(
+        "events",
+        "POST",
+        "/v1/events",
+        "Tell what happened; answered once it is on disk",
+        wire.Receipt,
+        wire.Events,
+        None,
+        202,
+    ),
     Call("explain", "POST", "/v1/explain", "Why an item is, or is not, on a page", wire.Explanation, wire.Explain),
     Call("trace", "GET", "/v1/trace/{request_id}", "The whole funnel of a request", wire.Trace),
     Call("channels", "GET", "/v1/channels", "Recall channels of the release", wire.Channels),
@@ -87,7 +96,9 @@ def document() -> dict[str, Any]:
 
 def _operation(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
     failure = _json(wire.Failure)
-    answer = {"content": _json(call.answer)} if call.answer else {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    answer = (
+        {"content": _json(call.answer)} if call.answer else {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    )
     answers: dict[str, Any] = {str(call.status): {"description": call.summary, **answer}}
     answers |= {status: {"description": text, "content": failure} for status, text in STATUSES.items()}
     if call.name == "ready":
@@ -118,8 +129,9 @@ STYLE = """
 body{margin:0;background:var(--back);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 main{max-width:56rem;margin:0 auto;padding:2rem 1.25rem 4rem}h1{font-size:1.6rem}h2{font-size:1.05rem;margin:0}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.2rem;margin:0 0 1rem}
-code{font:.9em ui-monospace,monospace}.verb{color:var(--accent);font-weight:600}p{margin:.35rem 0}.soft,dd{color:var(--soft)}
-table{border-collapse:collapse;width:100%;margin:.5rem 0}td,th{text-align:left;padding:.3rem .6rem .3rem 0;vertical-align:top}
+code{font:.9em ui-monospace,monospace}.verb{color:var(--accent);font-weight:600}p{margin:.35rem 0}
+.soft{color:var(--soft)}table{border-collapse:collapse;width:100%;margin:.5rem 0}
+td,th{text-align:left;padding:.3rem .6rem .3rem 0;vertical-align:top}
 tr+tr{border-top:1px solid var(--line)}.wide{overflow-x:auto}a{color:var(--accent)}
 """
 
@@ -128,7 +140,9 @@ def page() -> str:
     """The API for reading: no script, nothing fetched."""
     found = document()
     schemas = found["components"]["schemas"]
-    calls = "".join(_section(path, verb, call) for path, verbs in found["paths"].items() for verb, call in verbs.items())
+    calls = "".join(
+        _section(path, verb, call) for path, verbs in found["paths"].items() for verb, call in verbs.items()
+    )
     kinds = "".join(_kind(name, schema) for name, schema in sorted(schemas.items()))
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -160,14 +174,13 @@ def _link(content: dict[str, Any]) -> str:
 
 
 def _kind(name: str, schema: dict[str, Any]) -> str:
-    required = schema.get("required", ())
-    rows = "".join(
-        f"<tr><td><code>{html.escape(field)}</code>{'' if field in required else ' <span class=soft>optional</span>'}</td>"
-        f"<td><code>{_type(kind)}</code></td></tr>"
-        for field, kind in schema.get("properties", {}).items()
-    )
+    rows = []
+    for field, kind in schema.get("properties", {}).items():
+        optional = "" if field in schema.get("required", ()) else " <span class=soft>optional</span>"
+        rows.append(f"<tr><td><code>{html.escape(field)}</code>{optional}</td><td><code>{_type(kind)}</code></td></tr>")
     about = html.escape(" ".join(schema.get("description", "").split()))
-    return f"<section id={name}><h2>{name}</h2><p class=soft>{about}</p><div class=wide><table>{rows}</table></div></section>"
+    table = f"<div class=wide><table>{''.join(rows)}</table></div>"
+    return f"<section id={name}><h2>{name}</h2><p class=soft>{about}</p>{table}</section>"
 
 
 def _type(schema: dict[str, Any]) -> str:

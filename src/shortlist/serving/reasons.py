@@ -1,6 +1,6 @@
 """Why a shown item is there, in words a visitor would understand. Words rest on provenance, nothing is made up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,18 +44,18 @@ def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64]) -
 def words(
     brought: Sequence[Brought],
     source: Callable[[str], str],
-    reason: Callable[[str], str | None],
+    rests_on: Mapping[str, str | None],
     region: str | None,
 ) -> list[str]:
-    """One phrase a channel, best rank first. `source` names a channel's query builder, `reason(channel)` the title
-    that item-to-item channels rest on."""
+    """One phrase a channel, best rank first. `source` names a channel's query builder, `rests_on` by channel the
+    title of the item of the history that it goes from."""
     out: dict[str, None] = {}
     for one in brought:
         if one.channel == BACKFILL:
             out["popular, to fill the page"] = None
             continue
         kind = source(one.channel)
-        title = reason(one.channel)
+        title = rests_on.get(one.channel)
         if title is not None:
             out[f"because of {title}"] = None
         elif kind == "popular":

@@ -5,7 +5,6 @@ from typing import Any
 
 from shortlist.candidates import Requests
 from shortlist.funnel.pipeline import BACKFILL
-from shortlist.serving.live import Live
 
 __all__ = ["tell"]
 
@@ -21,7 +20,7 @@ FATES = {
 }
 
 
-def tell(found: Mapping[str, Any], live: Live, requests: Requests, item: int) -> list[str]:
+def tell(found: Mapping[str, Any], requests: Requests, item: int) -> list[str]:
     """Sentences for what `funnel.explain` found: the outcome, what channels and filters did, what would move it."""
     fate = found["fate"]
     if fate == "selected":

@@ -9,7 +9,7 @@ from msgspec import Meta, Raw, Struct, field
 from shortlist.config import nearest
 from shortlist.errors import RequestError
 from shortlist.schema import MAX_ID_BYTES
-from shortlist.serving.refusals import BadJson
+from shortlist.serving.refusals import BadJsonError
 
 __all__ = [
     "Id", "Value", "SessionEvent", "Recommend", "Similar", "RunChannel", "Event", "Events", "Explain",
@@ -18,7 +18,7 @@ __all__ = [
     "Fault", "decode", "decode_events", "convert", "identifier",
 ]  # fmt: skip
 
-Id = Annotated[str, Meta(description=f"text of 1 to {MAX_ID_BYTES} bytes; 5 and \"5\" are the same id")] | int
+Id = Annotated[str, Meta(description=f'text of 1 to {MAX_ID_BYTES} bytes; 5 and "5" are the same id')] | int
 Value = str | int | float | bool | None
 T = TypeVar("T")
 
@@ -270,13 +270,13 @@ class Failure(Struct, omit_defaults=True):
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """A body as its struct. Raises BadJson (not JSON) or RequestError (JSON that does not fit)."""
+    """A body as its struct. Raises BadJsonError (not JSON) or RequestError (JSON that does not fit)."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _misfit(str(error), kind, "body") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise BadJson(f"not JSON: {error}", where="body", hint="send one JSON object in UTF-8") from None
+        raise BadJsonError(f"not JSON: {error}", where="body", hint="send one JSON object in UTF-8") from None
 
 
 def decode_events(body: bytes) -> list[Event | str]:

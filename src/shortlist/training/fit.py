@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shortlist.artifact import Artifact, Manifest, check_fits, load, save
 from shortlist.config import ChannelConfig, build, find, plain
 from shortlist.dataset.interactions import Interactions
@@ -77,7 +75,7 @@ def fit(
             metrics={
                 "fit_seconds": round(seconds, 3),
                 "events": len(interest),
-                "items": len(np.unique(interest.items)),
+                "items": len(interest.item_keys),
             },
             created_ms=created_ms,
         )
@@ -90,7 +88,7 @@ def fit(
 def fitted(
     channels: Mapping[str, tuple[Any, Mapping[str, Any]]], schema: Schema, folder: Path, snapshot: str
 ) -> dict[str, Artifact] | None:
-    """The artifacts of an earlier fit, when every one is there and was made from this data, schema and configuration."""
+    """The artifacts of an earlier fit, if all are there and were made from this data, schema and configuration."""
     found: dict[str, Artifact] = {}
     for name, (model, options) in channels.items():
         try:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from shortlist.candidates import Mask, Requests
 from shortlist.config import frozen
+from shortlist.errors import ConfigError
 from shortlist.schema import Profiles, Schema
 
 __all__ = ["Available"]
@@ -29,18 +30,21 @@ class Available:
         """bool [N]: in the catalogue and inside its window at the time of the request."""
         rows = self.items.rows(items)
         known = rows >= 0
-        if self.start is None and self.stop is None:
-            return known
-        now, at = requests.now[owners], np.maximum(rows, 0)
         if self.start is not None:
-            known &= self.start[at] <= now
+            known &= self.start[rows] <= requests.now[owners]
         if self.stop is not None:
-            known &= now < self.stop[at]
+            known &= requests.now[owners] < self.stop[rows]
         return known
 
 
 def _times(items: Profiles, name: str | None, missing: float) -> NDArray[np.float64] | None:
-    if name is None or name not in items.columns or not len(items):
+    """Bounds [I + 1], the last one for row -1; None where there is no field. Raises ConfigError for other types."""
+    if name is None or name not in items.columns:
         return None
-    values = np.array([missing if v is None else v for v in items.columns[name].tolist()], dtype=np.float64)
-    return np.where(np.isnan(values), missing, values)
+    values = [missing if v is None else v for v in items.columns[name].tolist()]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            hint = "write milliseconds since 1970, UTC"
+            raise ConfigError(f"holds {value!r}, which is not a time", where=f"schema.items.{name}", hint=hint)
+    times = np.array([*values, missing], dtype=np.float64)
+    return np.where(np.isnan(times), missing, times)

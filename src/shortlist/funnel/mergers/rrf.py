@@ -25,11 +25,12 @@ class Rrf:
         for name in config.weights:
             if name not in channels:
                 raise ConfigError(f"no channel is called {name!r}", where="merge.weights", hint=nearest(name, channels))
-        self.kappa = config.kappa
-        self.weights = np.array([config.weights.get(name, 1.0) for name in channels])
+        self.config = config
 
     def score(self, requests: Requests, candidates: Candidates, quotas: NDArray[np.float64]) -> NDArray[Any]:
-        """Fused prior [N], higher is better."""
-        rank = candidates.rank[:, : len(self.weights)]
-        fused: NDArray[np.float64] = np.where(rank > 0, self.weights / (self.kappa + rank), 0.0).sum(axis=1)
+        """Fused prior [N]."""
+        rank = candidates.rank[:, : len(quotas)]
+        weights = np.array([self.config.weights.get(name, 1.0) for name in candidates.channels[: len(quotas)]])
+        parts = np.where(rank > 0, weights / (self.config.kappa + np.maximum(rank, 1)), 0.0)
+        fused: NDArray[np.float64] = parts.sum(axis=1)
         return fused

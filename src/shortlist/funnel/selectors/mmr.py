@@ -1,25 +1,25 @@
 """MMR with a sliding window and rules (Carbonell & Goldstein, SIGIR 1998; cards X1, X2, X4).
 
-R requests, P candidates of a request in the pool, K places, W width of the similarity features.
+R requests, P candidates of a request in the pool, K places, T items of earlier pages, V kinds of a field.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.candidates import Candidates, Mask, Requests
-from shortlist.config import Count, NonNegative, Share, frozen, nearest
-from shortlist.errors import ConfigError
-from shortlist.funnel.kinds import Kinds
+from shortlist.config import Count, NonNegative, Share, frozen
 from shortlist.funnel.pipeline import top
-from shortlist.funnel.rules import Rule, Rules
+from shortlist.funnel.rules import Ahead, Rule, Rules, fewest_given_up, latest
+from shortlist.funnel.similarity import Similarity
 from shortlist.schema import Profiles, Schema
 
 __all__ = ["Mmr"]
 
-_CELLS = 20_000_000  # floats of one block of pools
+_CELLS = 1 << 22  # floats of one block of pools: 16 MiB a field
+_LAST = -3.0  # below what any candidate with a score is worth
 
 
 class Mmr:
@@ -27,7 +27,7 @@ class Mmr:
 
     r is the score, min-max scaled inside the request's pool of the `pool` best. sim is the sum of `levels` weights
     (divided by their sum) times the cosine of the items' values in that field: 1 or 0 for single values, shared genres
-    for lists; a missing value is like nothing. theta 1 is the order of scores.
+    for lists; a missing value is like nothing. theta 1 is the order of scores; a window of None is all of the page.
     """
 
     @frozen
@@ -41,95 +41,98 @@ class Mmr:
     def __init__(self, config: Config, schema: Schema, items: Profiles) -> None:
         self.config = config
         levels = config.levels or ({schema.category: 1.0} if schema.category else {})
-        for name in levels:
-            if name not in items.columns:
-                hint = nearest(name, list(items.columns))
-                raise ConfigError(f"no item field is called {name!r}", where="rerank.levels", hint=hint)
-        total = sum(levels.values())
-        self.levels = tuple((Kinds.of(items, name), weight / total) for name, weight in levels.items() if weight)
-        self.rules = Rules.of(config.rules, items, "rerank.rules")
+        self.similarity = Similarity.of(levels if config.theta < 1 else {}, schema, items, "rerank.levels")
+        self.rules = Rules.of(config.rules, schema, items, "rerank.rules")
+        self.width = 1 + sum(kinds.width for kinds in (*(k for k, _ in self.similarity.levels), *self.rules.kinds))
 
     def select(
         self, requests: Requests, candidates: Candidates, scores: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], Mapping[str, Mask]]:
-        """Pages of at most `requests.n` of the pool; the rest of a larger page is filled by score."""
+        """Pages of at most `requests.n`; a page larger than the pool widens it."""
         offsets, pool = top(candidates, scores, max(self.config.pool, requests.n))
         counts = np.diff(offsets)
-        picks_per: list[NDArray[np.int64]] = []
-        relaxed: dict[str, Mask] = {}
-        start = 0
-        while start < len(counts):
-            stop = self._block(counts, start)
-            at = pool[offsets[start] : offsets[stop]]
-            picks, notes = self._pages(candidates.items[at], scores[at], counts[start:stop], requests.n)
-            picks_per.extend(at[row[row >= 0]] for row in picks)
-            for name, hit in notes.items():
-                relaxed.setdefault(name, np.zeros(len(counts), dtype=bool))[start:stop] |= hit
-            start = stop
-        sizes = np.array([len(p) for p in picks_per], dtype=np.int64)
-        joined = np.concatenate(picks_per) if picks_per else np.zeros(0, dtype=np.int64)
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), joined, relaxed
+        depth = int(counts.max(initial=0))
+        window = self.config.window
+        before = latest(requests.prefix, len(requests), None if window is None else max(window, self.rules.reach))
+        start = np.zeros(len(requests), dtype=np.int64) if requests.prefix is None else np.diff(requests.prefix.offsets)
+        page = np.full((len(requests), min(requests.n, depth)), -1, dtype=np.int64)
+        broken = np.zeros((len(requests), len(self.rules.rules)), dtype=bool)
+        step = max(1, _CELLS // (self.width * (depth + before.shape[1] + 1)))
+        for low in range(0, len(requests), step):
+            block = slice(low, min(low + step, len(requests)))
+            present = np.arange(depth) < counts[block, None]
+            at = np.full(present.shape, -1, dtype=np.int64)
+            at[present] = pool[offsets[low] : offsets[block.stop]]
+            keys = np.where(present, candidates.items[at] if len(pool) else -1, -1)
+            r = scaled(np.where(present, scores[at] if len(pool) else np.nan, np.nan).astype(np.float64))
+            shelf = _Shelf(keys, r, before[block], start[block], page.shape[1])
+            places, broken[block] = self._fill(shelf)
+            page[block] = np.where(places >= 0, np.take_along_axis(at, np.maximum(places, 0), axis=1), -1)
+        sizes = (page >= 0).sum(axis=1)
+        relaxed = {rule.name: broken[:, n] for n, rule in enumerate(self.rules.rules)}
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), page[page >= 0], relaxed
 
-    def _block(self, counts: NDArray[np.int64], start: int) -> int:
-        width = (
-            1
-            + sum(min(len(k.values), 4096) for k, _ in self.levels)
-            + sum(min(len(k.values), 4096) for k in self.rules.kinds)
-        )
-        size = max(1, _CELLS // (width * max(int(counts.max(initial=1)), 1)))
-        return min(len(counts), start + size)
+    def _fill(self, shelf: "_Shelf") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Candidates chosen [R, K] and rules broken [R, rules]; pages that break any are made again, looking ahead."""
+        places, broken = self._walk(shelf, ahead=False)
+        stuck: Mask = np.any(broken, axis=1)
+        if bool(stuck.any()):
+            places[stuck], broken[stuck] = self._walk(shelf.where(stuck), ahead=True)
+        return places, broken
 
-    def _pages(
-        self, items: NDArray[np.int64], scores: NDArray[np.float32], counts: NDArray[np.int64], n: int
-    ) -> tuple[NDArray[np.int64], dict[str, Mask]]:
-        """Positions chosen [R, K] in the flat pool of these requests, -1 behind the end."""
-        requests, depth = len(counts), int(counts.max(initial=0))
-        present = np.arange(depth) < counts[:, None]
-        keys = np.full((requests, depth), -1, dtype=np.int64)
-        keys[present] = items
-        r = np.zeros((requests, depth), dtype=np.float64)
-        r[present] = np.nan_to_num(scores.astype(np.float64), nan=-np.inf)
-        r = scaled(r, present)
-        places = min(n, depth)
-        features = self._features(keys)
-        page = self.rules.start(keys, present, places)
-        left, base = present.copy(), np.concatenate([[0], np.cumsum(counts)])[:-1]
-        out = np.full((requests, places), -1, dtype=np.int64)
-        theta, window = self.config.theta, self.config.window
-        near: list[NDArray[np.float32]] = []
-        row = np.arange(requests)
-        notes: dict[str, Mask] = {}
-        for place in range(places):
-            value = theta * r
-            if near and theta < 1 and self.levels:
-                recent = near if window is None else near[-window:]
-                value = value - (1 - theta) * np.maximum.reduce(recent)
-            feasible, given_up = page.feasible(place, left)
-            for name, hit in given_up.items():
-                notes[name] = notes[name] | hit if name in notes else hit
-            pick = np.where(feasible, value, -np.inf).argmax(axis=1)
+    def _walk(self, shelf: "_Shelf", ahead: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The same pages place by place, all requests together; with `ahead` each pick leaves a page to be finished."""
+        row, left = np.arange(len(shelf.keys)), shelf.keys >= 0
+        earlier, theta, window = shelf.before.shape[1], self.config.theta, self.config.window
+        alike = self.similarity.start(np.concatenate([shelf.before, shelf.keys], axis=1))
+        near = [alike.to(np.full(len(row), place))[:, earlier:] for place in range(earlier)]
+        page = self.rules.start(shelf.keys, shelf.before, shelf.start)
+        sights = [Ahead(page, int(r), left[r], shelf.places) for r in row] if ahead else []
+        out = np.full((len(row), shelf.places), -1, dtype=np.int64)
+        broken = np.zeros((len(row), len(self.rules.rules)), dtype=bool)
+        for place in range(shelf.places):
+            near = near[-window:] if window is not None else [np.maximum.reduce(near)] if near else []
+            worth = theta * shelf.r - ((1 - theta) * np.maximum.reduce(near) if near else 0.0)
+            worth[np.isnan(worth)] = _LAST
+            blocked = page.blocked()
+            feasible = fewest_given_up(left, blocked)
+            pick = np.where(feasible, worth, -np.inf).argmax(axis=1)
             valid = feasible[row, pick]
-            out[:, place] = np.where(valid, base + pick, -1)
+            breaks = [valid & hit[row, pick] for hit in blocked]
+            for r in np.flatnonzero(valid) if ahead else ():
+                if not any(hit[r] for hit in breaks):
+                    open_ = np.flatnonzero(feasible[r])
+                    pick[r] = sights[r].choose(open_[np.argsort(-worth[r, open_], kind="stable")])
+                sights[r].take(int(pick[r]))
+            for n, hit in enumerate(breaks):
+                broken[:, n] |= hit
+            out[:, place] = np.where(valid, pick, -1)
             left[row[valid], pick[valid]] = False
             page.take(pick, valid)
-            if features is not None and theta < 1:
-                near.append(np.matmul(features, features[row, pick][:, :, None])[:, :, 0] * valid[:, None])
-        return out, notes
-
-    def _features(self, keys: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Rows [R, P, W] whose inner products are the similarities."""
-        parts = []
-        for kinds, weight in self.levels:
-            hot = kinds.dense(keys.ravel())
-            norm = np.sqrt(hot.sum(axis=1, keepdims=True))
-            parts.append(np.sqrt(weight) * hot / np.maximum(norm, 1.0))
-        return np.concatenate(parts, axis=1).astype(np.float32).reshape(*keys.shape, -1) if parts else None
+            if self.similarity.levels:
+                near.append(alike.to(earlier + pick)[:, earlier:])
+        return out, broken
 
 
-def scaled(r: NDArray[np.float64], present: Mask) -> NDArray[np.float64]:
-    """Min-max scaled to [0, 1] inside each row; a row of equal scores is 0; not-finite scores are 0."""
-    finite = present & np.isfinite(r)
-    low = np.where(finite, r, np.inf).min(axis=1, initial=np.inf, keepdims=True)
-    high = np.where(finite, r, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
-    span = np.where(high > low, high - low, 1.0)
-    return np.where(finite, (np.where(finite, r, 0.0) - np.where(np.isfinite(low), low, 0.0)) / span, 0.0)
+@dataclass(frozen=True)
+class _Shelf:
+    """Pools of R requests: `keys` [R, P], -1 behind the end, relevance `r` [R, P], NaN where there is no score, what
+    earlier pages hold (`before` [R, T], `start` [R]) and the places K to fill."""
+
+    keys: NDArray[np.int64]
+    r: NDArray[np.float64]
+    before: NDArray[np.int64]
+    start: NDArray[np.int64]
+    places: int
+
+    def where(self, mask: Mask) -> "_Shelf":
+        return _Shelf(self.keys[mask], self.r[mask], self.before[mask], self.start[mask], self.places)
+
+
+def scaled(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Min-max scaled to [0, 1] inside each row; a row of equal scores is 0; what is not finite is NaN."""
+    known = np.isfinite(r)
+    low = np.where(known, r, np.inf).min(axis=1, initial=np.inf, keepdims=True)
+    high = np.where(known, r, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    low, span = np.where(high >= low, low, 0.0), np.where(high > low, high - low, 1.0)
+    return np.where(known, (np.where(known, r, 0.0) - low) / span, np.nan)

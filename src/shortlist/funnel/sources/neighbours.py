@@ -6,18 +6,20 @@ from shortlist.candidates import Requests
 from shortlist.config import Count, Positive, frozen
 from shortlist.forms import Lists
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.lists import ListIndex, cut
+from shortlist.index.lists import ListIndex
 from shortlist.schema import Schema
 
 __all__ = ["Neighbours"]
 
 _HOUR_MS = 3_600_000.0
+_FAINT = 64.0  # half-lives after which even the latest item of a user would be too faint for float32
 
 
 class Neighbours:
     """Score of j: the sum over the `last` distinct items i of sim(i, j) * 0.5^(age of i / half-life).
 
-    None means all items, and no decay.
+    None means all items, and no decay. A user away for more than 64 half-lives counts as away for 64: the order is the
+    same, and the sums are not lost to rounding.
     """
 
     @frozen
@@ -31,20 +33,14 @@ class Neighbours:
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Neighbours of each user's history; a user without history gets none."""
-        history = requests.history
-        owners, items, times = history.owners, history.items, history.times
-        if len(items):  # an item met twice counts once, at its latest time
-            width = int(items.max()) + 1
-            _, first = np.unique((owners * width + items)[::-1], return_index=True)
-            latest = np.sort(len(items) - 1 - first)
-            owners, items, times = owners[latest], items[latest], times[latest]
+        history = requests.history.latest()
         if self.config.last is not None:
-            counts = np.bincount(owners, minlength=len(requests))
-            from_end = np.cumsum(counts)[owners] - np.arange(len(owners))
-            recent = from_end <= self.config.last
-            owners, items, times = owners[recent], items[recent], times[recent]
-        weights = np.ones(len(items), dtype=np.float32)
+            history = history.last(self.config.last)
+        weights = np.ones(len(history.items), dtype=np.float32)
         if self.config.half_life_hours is not None:
-            age_ms = np.maximum(requests.now[owners] - times, 0).astype(np.float64)
-            weights = np.exp2(-age_ms / (self.config.half_life_hours * _HOUR_MS)).astype(np.float32)
-        return cut(*self.index.gather(owners, items, weights), n, keep)
+            lives = (requests.now[history.owners] - history.times) / (self.config.half_life_hours * _HOUR_MS)
+            youngest = np.full(len(requests), np.inf)
+            np.minimum.at(youngest, history.owners, lives)
+            lives -= np.maximum(youngest - _FAINT, 0.0)[history.owners]
+            weights = np.exp2(-np.maximum(lives, 0.0)).astype(np.float32)
+        return self.index.top(history.owners, history.items, weights, n, keep)

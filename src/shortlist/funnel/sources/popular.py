@@ -7,8 +7,8 @@ from shortlist.candidates import Requests
 from shortlist.config import frozen
 from shortlist.forms import Lists
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.lists import cut
-from shortlist.schema import Schema
+from shortlist.index.cut import cut
+from shortlist.schema import Schema, text
 
 __all__ = ["Popular"]
 
@@ -29,13 +29,17 @@ class Popular:
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """The list of each request's region, cut at n eligible items."""
-        place = np.full(len(requests), self.places.get(GLOBAL, -1), dtype=np.int64)
-        if self.region is not None and self.region in requests.context and len(self.places) > 1:
-            values, inverse = np.unique(requests.context[self.region].astype(str), return_inverse=True)
-            found = [self.places.get(f"region:{value}", self.places.get(GLOBAL, -1)) for value in values]
-            place = np.array(found, dtype=np.int64)[inverse]
-        owners, at = self._rows(place)
+        owners, at = self._rows(self._lists(requests))
         return cut(owners, self.form.items[at], self.form.scores[at], n, keep)
+
+    def _lists(self, requests: Requests) -> NDArray[np.int64]:
+        """Which list each request gets [R], -1 for none."""
+        world = self.places.get(GLOBAL, -1)
+        regions = None if self.region is None else requests.context.get(self.region)
+        if regions is None or len(self.places) < 2:
+            return np.full(len(requests), world, dtype=np.int64)
+        found = [self.places.get(f"region:{region}", world) for region in text(regions)]
+        return np.array(found, dtype=np.int64)
 
     def _rows(self, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Owners and positions in the form of the lists at `place` [R], -1 for no list."""

@@ -5,7 +5,7 @@ needs memory for I sums and its own result, whatever the number of pairs. Import
 loads numba.
 """
 
-__all__ = ["latest", "by_item", "counted", "sequenced", "rated"]
+__all__ = ["census", "latest", "by_item", "counted", "sequenced", "rated", "squeeze"]
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,46 +22,75 @@ TINY = 1e-37  # what is smaller is nothing in a float32 score
 
 
 @loop
-def latest(offsets: Ints, items: Short, cap: int, width: int) -> tuple[Flags, Ints, Ints, Ints]:
-    """Which events stand for their (user, item) pair: the last of each, and of a user's pairs the `cap` latest.
+def census(offsets: Ints, items: Ints, place: Short, cap: int, width: int) -> tuple[Ints, Ints, Ints]:
+    """What `latest` will keep: entries and, before the cap, distinct items per user [U]; users per item [width].
 
-    Returns keep [E], kept and distinct items per user [U] (distinct before the cap), and users per item [width]."""
+    `items` [E] are keys, `place[key]` their columns."""
     users = len(offsets) - 1
-    keep = np.zeros(len(items), dtype=np.bool_)
     kept, distinct = np.zeros(users, dtype=np.int64), np.zeros(users, dtype=np.int64)
-    audience = np.zeros(width, dtype=np.int64)
-    seen_by = np.full(width, -1, dtype=np.int64)
+    audience, seen_by = np.zeros(width, dtype=np.int64), np.full(width, -1, dtype=np.int64)
     for u in range(users):
-        for e in range(offsets[u + 1] - 1, offsets[u] - 1, -1):
-            i = items[e]
-            if seen_by[i] == u:
-                continue
-            seen_by[i] = u
-            audience[i] += 1
-            distinct[u] += 1
-            if kept[u] < cap:
-                keep[e] = True
-                kept[u] += 1
-    return keep, kept, distinct, audience
+        for e in range(offsets[u], offsets[u + 1]):
+            i = place[items[e]]
+            if seen_by[i] != u:
+                seen_by[i] = u
+                audience[i] += 1
+                distinct[u] += 1
+        kept[u] = min(distinct[u], cap)
+    return kept, distinct, audience
 
 
 @loop
-def by_item(offsets: Ints, items: Short, width: int) -> tuple[Ints, Short, Short]:
-    """The lists transposed: item i owns `starts[i]:starts[i+1]` of (entry, user), both int32 [E]."""
-    starts = np.zeros(width + 1, dtype=np.int64)
+def latest(offsets: Ints, items: Ints, place: Short, starts: Ints, width: int, event: Short) -> Short:
+    """The lists: of a user's events on an item the last, and of these the latest, in order of time.
+
+    User u gets `starts[u]:starts[u+1]`. `event` is filled with the events the entries come from, unless it is empty."""
+    lists = np.empty(starts[-1], dtype=np.int32)
+    seen_by = np.full(width, -1, dtype=np.int64)
+    for u in range(len(offsets) - 1):
+        at, e = starts[u + 1], offsets[u + 1]
+        while at > starts[u]:
+            e -= 1
+            i = place[items[e]]
+            if seen_by[i] != u:
+                seen_by[i] = u
+                at -= 1
+                lists[at] = i
+                if len(event):
+                    event[at] = e
+    return lists
+
+
+@loop
+def by_item(offsets: Ints, items: Short, width: int, entry: Short) -> tuple[Ints, Short]:
+    """The lists transposed: item i owns `starts[i]:starts[i+1]` of users, and of their entries, unless `entry`
+    is empty."""
+    count = np.zeros(width, dtype=np.int64)
     for e in range(len(items)):
-        starts[items[e] + 1] += 1
+        count[items[e]] += 1
+    starts = np.zeros(width + 1, dtype=np.int64)
     for i in range(width):
-        starts[i + 1] += starts[i]
-    at = starts[:-1].copy()
-    entry, user = np.empty(len(items), dtype=np.int32), np.empty(len(items), dtype=np.int32)
+        starts[i + 1] = starts[i] + count[i]
+    at, user = starts[:-1].copy(), np.empty(len(items), dtype=np.int32)
     for u in range(len(offsets) - 1):
         for e in range(offsets[u], offsets[u + 1]):
             i = items[e]
-            entry[at[i]] = e
             user[at[i]] = u
+            if len(entry):
+                entry[at[i]] = e
             at[i] += 1
-    return starts, entry, user
+    return starts, user
+
+
+@loop
+def squeeze(sizes: Short, items: Ints, scores: Single, keep: int) -> int:
+    """Move the rows, `keep` apart, next to each other. Returns the sum of sizes."""
+    at = 0
+    for row in range(len(sizes)):
+        for n in range(sizes[row]):
+            items[at], scores[at] = items[row * keep + n], scores[row * keep + n]
+            at += 1
+    return at
 
 
 @loop
@@ -71,7 +100,7 @@ def _behind(score: np.float32, item: int, other_score: np.float32, other_item: i
 
 
 @loop
-def _sink(scores: Single, items: Short, size: int, score: np.float32, item: int) -> None:
+def _sink(scores: Single, items: Ints, size: int, score: np.float32, item: int) -> None:
     """Put (score, item) at the root of a heap whose root is the worst, and let it sink to its place."""
     place = 0
     while True:
@@ -88,7 +117,7 @@ def _sink(scores: Single, items: Short, size: int, score: np.float32, item: int)
 
 
 @loop
-def _offer(scores: Single, items: Short, size: int, score: np.float32, item: int) -> int:
+def _offer(scores: Single, items: Ints, size: int, score: np.float32, item: int) -> int:
     """Keep (score, item) if it is among the best `len(scores)` so far. Returns how many are held.
 
     A row touches nearly every item, so callers first compare with the worst held: a call costs more than that."""
@@ -105,7 +134,7 @@ def _offer(scores: Single, items: Short, size: int, score: np.float32, item: int
 
 
 @loop
-def _rank(scores: Single, items: Short, size: int) -> None:
+def _rank(scores: Single, items: Ints, size: int) -> None:
     """Turn the heap into a list, best first."""
     for last in range(size - 1, 0, -1):
         worst_score, worst_item = scores[0], items[0]
@@ -115,13 +144,22 @@ def _rank(scores: Single, items: Short, size: int) -> None:
 
 @loop
 def counted(
-    low: int, high: int, keep: int, offsets: Ints, items: Short, starts: Ints, user: Short, own: Real, other: Real
-) -> tuple[Short, Short, Single]:
-    """Rows low..high of count_ij * own_i * other_j, count_ij the users who have both. Sizes [high-low], items
-    and scores [rows, keep]."""
+    low: int,
+    high: int,
+    sizes: Short,
+    best: Ints,
+    scores: Single,
+    offsets: Ints,
+    items: Short,
+    starts: Ints,
+    user: Short,
+    own: Real,
+    other: Real,
+) -> None:
+    """Rows low..high of count_ij * own_i * other_j, count_ij the users who have both. Fills
+    sizes [I], best (columns) and scores [I, keep]."""
     width = len(own)
-    sizes = np.zeros(high - low, dtype=np.int32)
-    best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
+    keep = best.shape[1]
     count, touched = np.zeros(width, dtype=np.int32), np.empty(width, dtype=np.int32)
     for i in range(low, high):
         n = 0
@@ -133,7 +171,7 @@ def counted(
                     touched[n] = j
                     n += 1
                 count[j] += 1
-        row_items, row_scores, size = best[i - low], scores[i - low], 0
+        row_items, row_scores, size = best[i], scores[i], 0
         for t in range(n):
             j = touched[t]
             score = np.float32(count[j] * own[i] * other[j])
@@ -141,15 +179,16 @@ def counted(
             if j != i and (size < keep or score >= row_scores[0]):
                 size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
-        sizes[i - low] = size
-    return sizes, best, scores
+        sizes[i] = size
 
 
 @loop
 def sequenced(
     low: int,
     high: int,
-    keep: int,
+    sizes: Short,
+    best: Ints,
+    scores: Single,
     offsets: Ints,
     items: Short,
     starts: Ints,
@@ -165,7 +204,7 @@ def sequenced(
     category: Short,
     tags: NDArray[np.uint64],
     same_category: float,
-) -> tuple[Short, Short, Single]:
+) -> None:
     """Rows low..high of the pair weights of ItemCF. `step[e]` is the click-gap factor from entry e to e+1 of one user.
 
     Position and click gap multiply along a list, so a pair costs one product and no exponential; publish gap
@@ -173,8 +212,7 @@ def sequenced(
     half-life, NaN unknown, empty: no such weight. Categories agree when the codes (>= 0) do, or when any bit
     of `tags` [I, W] is shared."""
     width = len(own)
-    sizes = np.zeros(high - low, dtype=np.int32)
-    best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
+    keep = best.shape[1]
     total, touched = np.zeros(width, dtype=np.float64), np.empty(width, dtype=np.int32)
     for i in range(low, high):
         n = 0
@@ -202,7 +240,7 @@ def sequenced(
                     n += 1
                 total[j] += weight
                 weight *= position_decay
-        row_items, row_scores, size = best[i - low], scores[i - low], 0
+        row_items, row_scores, size = best[i], scores[i], 0
         for t in range(n):
             j = touched[t]
             worth = total[j] * own[i] * other[j]
@@ -221,27 +259,27 @@ def sequenced(
             if score > 0.0 and (size < keep or score >= row_scores[0]):
                 size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
-        sizes[i - low] = size
-    return sizes, best, scores
+        sizes[i] = size
 
 
 @loop
 def rated(
     low: int,
     high: int,
-    keep: int,
+    sizes: Short,
+    best: Ints,
+    scores: Single,
     offsets: Ints,
     items: Short,
     starts: Ints,
     entry: Short,
     user: Short,
     deviation: Real,
-) -> tuple[Short, Short, Single]:
+) -> None:
     """Rows low..high of adjusted cosine over co-raters; `deviation` [E] from the user's mean. Only likeness
     above zero is kept."""
     width = len(starts) - 1
-    sizes = np.zeros(high - low, dtype=np.int32)
-    best, scores = np.empty((high - low, keep), dtype=np.int32), np.empty((high - low, keep), dtype=np.float32)
+    keep = best.shape[1]
     row_of, touched = np.full(width, -1, dtype=np.int64), np.empty(width, dtype=np.int32)
     product, own, other = np.empty(width), np.empty(width), np.empty(width)
     for i in range(low, high):
@@ -258,7 +296,7 @@ def rated(
                 product[j] += mine * deviation[e]
                 own[j] += mine * mine
                 other[j] += deviation[e] * deviation[e]
-        row_items, row_scores, size = best[i - low], scores[i - low], 0
+        row_items, row_scores, size = best[i], scores[i], 0
         for t in range(n):
             j = touched[t]
             if j != i and product[j] > 0.0:
@@ -266,5 +304,4 @@ def rated(
                 if size < keep or score >= row_scores[0]:
                     size = _offer(row_scores, row_items, size, score, j)
         _rank(row_scores, row_items, size)
-        sizes[i - low] = size
-    return sizes, best, scores
+        sizes[i] = size

@@ -21,7 +21,10 @@ from shortlist.schema import Catalogue, Schema
 
 HOUR_MS = 3_600_000
 ROWS = 256  # rows a thread takes at once: hot items are heavy, so small enough to share them out
-Block = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+Short = NDArray[np.int32]
+Ints = NDArray[np.int64]
+Single = NDArray[np.float32]
+Rows = Callable[[int, int, Short, Ints, Single], None]
 
 
 class ItemCF:
@@ -66,74 +69,76 @@ class ItemCF:
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Lists:
         """Lists of at most `keep` items each, best first; an item without a neighbour has none. Raises
         CapacityError, DataError."""
-        from shortlist.models.blocks.compiled import in_blocks
-        from shortlist.models.blocks.cooccurrence import by_item, latest
+        from shortlist.models.blocks import cooccurrence as loops
 
+        config, kind = self.config, self.config.weights
         log = interactions.liked(self.schema.weights)
-        if self.config.weights == "rating":
+        if kind == "rating":
             log = log.where(np.isfinite(log.values))
+            if not len(log):
+                hint = 'set schema.value, or weights = "binary"'
+                raise DataError("no event has a value", where="item_cf", hint=hint)
         if len(log) >= 2**31:
-            raise CapacityError(
-                f"{len(log)} events, at most 2^31 - 1 fit one solve", where="item_cf", hint="train on a shorter period"
-            )
-        keys = log.item_keys
-        offsets, items = log.offsets, log.columns
-        cap = len(items) if self.config.last is None else self.config.last
-        keep, kept, distinct, audience = latest(offsets, items, cap, len(keys))
-        if self.config.weights == "rating" and not len(log):
-            raise DataError("no event has a value", where="item_cf", hint='set schema.value, or weights = "binary"')
-        items, offsets = items[keep], np.concatenate([[0], np.cumsum(kept)])
-        starts, entry, user = by_item(offsets, items, len(keys))
-        own, other = _power(audience, self.config.alpha - 1), _power(audience, -self.config.alpha)
-        k = min(self.config.keep, max(len(keys) - 1, 1))
-        rows: Callable[[int, int], Block]
-        if self.config.weights == "binary":
-            from shortlist.models.blocks.cooccurrence import counted
+            what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
+            raise CapacityError(what, where="item_cf", hint=hint)
+        keys, (events, place) = log.item_keys, log.places
+        cap = max(len(log), 1) if config.last is None else config.last
+        kept, distinct, audience = loops.census(log.offsets, events, place, cap, len(keys))
+        offsets = np.concatenate([[0], np.cumsum(kept)])
+        event = np.empty(0 if kind == "binary" else offsets[-1], dtype=np.int32)
+        entry = np.empty(len(event), dtype=np.int32)
+        items = loops.latest(log.offsets, events, place, offsets, len(keys), event)
+        starts, user = loops.by_item(offsets, items, len(keys), entry)
+        own, other = _power(audience, config.alpha - 1), _power(audience, -config.alpha)
+        rows: Rows
+        if kind == "binary":
 
-            del entry
+            def rows(low: int, high: int, sizes: Short, best: Ints, scores: Single) -> None:
+                loops.counted(low, high, sizes, best, scores, offsets, items, starts, user, own, other)
 
-            def rows(low: int, high: int) -> Block:
-                return counted(low, high, k, offsets, items, starts, user, own, other)
+        elif kind == "rating":
+            deviation = _deviation(log.values[event], kept)
 
-        elif self.config.weights == "rating":
-            from shortlist.models.blocks.cooccurrence import rated
-
-            deviation = _deviation(log, keep)
-
-            def rows(low: int, high: int) -> Block:
-                return rated(low, high, k, offsets, items, starts, entry, user, deviation)
+            def rows(low: int, high: int, sizes: Short, best: Ints, scores: Single) -> None:
+                loops.rated(low, high, sizes, best, scores, offsets, items, starts, entry, user, deviation)
 
         else:
-            from shortlist.models.blocks.cooccurrence import sequenced
-
-            config = self.config
             iuf = 1 / np.log1p(distinct) if config.iuf else np.ones(len(distinct))
-            step = _gap(log.times[keep], config.click_half_life_hours)
+            step = _gap(log.times[event], config.click_half_life_hours)
             published = self._published(catalogue, keys)
             codes, tags = self._categories(catalogue, keys)
 
-            def rows(low: int, high: int) -> Block:
-                return sequenced(
-                    low, high, k, offsets, items, starts, entry, user, iuf, step, config.position_decay, config.back,
-                    own, other, published, codes, tags, 1 + config.same_category,
+            def rows(low: int, high: int, sizes: Short, best: Ints, scores: Single) -> None:
+                loops.sequenced(
+                    low, high, sizes, best, scores, offsets, items, starts, entry, user, iuf, step,
+                    config.position_decay, config.back, own, other, published, codes, tags, 1 + config.same_category,
                 )  # fmt: skip
 
-        return self._lists(in_blocks(lambda low, high: _trim(rows(low, high)), len(keys), ROWS), keys)
+        return self._lists(rows, keys)
 
-    def _lists(self, blocks: list[Block], keys: NDArray[np.int64]) -> Lists:
-        sizes = np.concatenate([b[0] for b in blocks]) if blocks else np.zeros(0, dtype=np.int32)
-        items = np.empty(int(sizes.sum()), dtype=np.int64)
-        scores = np.empty(len(items), dtype=np.float32)
-        at = 0
-        blocks.reverse()
-        while blocks:  # a block is freed once it is copied
-            _, best, block_scores = blocks.pop()
-            items[at : at + len(best)] = keys[best]
-            scores[at : at + len(best)] = block_scores
-            at += len(best)
+    def _lists(self, rows: Rows, keys: Ints) -> Lists:
+        """Run the rows in the memory of the result: nothing is held twice."""
+        from shortlist.models.blocks import cooccurrence as loops
+        from shortlist.models.blocks.compiled import in_blocks
+
+        n, keep = len(keys), min(self.config.keep, max(len(keys) - 1, 1))
+        sizes = np.zeros(n, dtype=np.int32)
+        items, scores = np.empty(n * keep, dtype=np.int64), np.empty(n * keep, dtype=np.float32)
+        best, best_scores = items.reshape(n, keep), scores.reshape(n, keep)
+
+        def block(low: int, high: int) -> None:
+            rows(low, high, sizes, best, best_scores)
+            filled = np.arange(keep) < sizes[low:high, None]
+            best[low:high][filled] = keys[best[low:high][filled]]
+
+        in_blocks(block, n, ROWS)
+        total = loops.squeeze(sizes, items, scores, keep)
+        del best, best_scores, block
+        items.resize(total, refcheck=False)
+        scores.resize(total, refcheck=False)
         has = sizes > 0
         offsets = np.concatenate([[0], np.cumsum(sizes[has])]).astype(np.int64)
-        if self.config.normalize and len(items):
+        if self.config.normalize and total:
             scores /= np.repeat(scores[offsets[:-1]], np.diff(offsets))
         return Lists(keys[has], offsets, items, scores)
 
@@ -177,13 +182,6 @@ def _values(value: Any, split: str | None) -> list[str]:
     return [str(part) for part in value]
 
 
-def _trim(block: Block) -> Block:
-    """Only the filled part of each row, rows one after the other."""
-    sizes, items, scores = block
-    filled = np.arange(items.shape[1]) < sizes[:, None]
-    return sizes, items[filled], scores[filled]
-
-
 def _power(counts: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
     return np.maximum(counts, 1).astype(np.float64) ** exponent
 
@@ -197,10 +195,9 @@ def _gap(times: NDArray[np.int64], half_life_hours: float | None) -> NDArray[np.
     return np.exp2(-gap / (half_life_hours * HOUR_MS))
 
 
-def _deviation(log: Interactions, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Values of the kept entries minus the mean of their user's kept entries."""
-    owner = np.repeat(np.arange(len(log.user_keys)), np.diff(log.offsets))[keep]
-    values = log.values[keep].astype(np.float64)
-    count = np.bincount(owner, minlength=len(log.user_keys))
-    mean = np.bincount(owner, weights=values, minlength=len(log.user_keys)) / np.maximum(count, 1)
-    return values - mean[owner]
+def _deviation(values: Single, kept: Ints) -> NDArray[np.float64]:
+    """Values of the entries minus the mean of their user's entries."""
+    owner = np.repeat(np.arange(len(kept)), kept)
+    mean = np.bincount(owner, weights=values, minlength=len(kept)) / np.maximum(kept, 1)
+    deviation: NDArray[np.float64] = values - mean[owner]
+    return deviation

@@ -1,0 +1,51 @@
+"""Measure a project's funnel on held-out events."""
+
+import json
+import time
+from typing import Literal, cast
+
+import click
+
+from shortlist.cli._talk import emit, json_option, progress, project_option, say, table
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@project_option
+@click.option("--on", type=click.Choice(["valid", "test"]), default="test", show_default=True)
+@click.option("--scene", default="home", show_default=True)
+@json_option
+def command(project_file: str, on: str, scene: str, as_json: bool) -> None:
+    """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
+    from shortlist.evaluation import outcome
+    from shortlist.evaluation.project import evaluate, open_data, train, trained
+    from shortlist.evaluation.report import write_report
+
+    project = load(project_file)
+    data, part = open_data(project), cast(Literal["valid", "test"], on)
+    took: dict[str, float] = {}
+    if trained(data, part) is None:
+        say(f"no models for the {on} part yet: training them first")
+        started = time.perf_counter()
+        with progress(f"train for {on}") as step:
+            train(data, part, created_ms=time.time_ns() // 1_000_000, step=step)
+        took["training"] = time.perf_counter() - started
+    started = time.perf_counter()
+    with progress(f"evaluate on {on}") as step:
+        found = evaluate(data, part, scene, step=lambda done, total: step(done, total, "users"))
+    took["evaluation"] = time.perf_counter() - started
+    figures = outcome.figures(found, project.config.seed)
+    reports = project.home / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    recipe = {"on": on, "scene": scene, **found.recipe}
+    (reports / "metrics.json").write_text(json.dumps({"recipe": recipe, "figures": figures}), encoding="utf-8")
+    write_report(outcome.report(found, project.config, data.catalogue.items.keys, took), reports / "report.html")
+    say(f"report: {reports / 'report.html'}")
+    if as_json:
+        emit({"recipe": recipe, "figures": figures})
+        return
+    table(outcome.table(figures, found.measured.ks, found.measured.page))
+    for line in outcome.verdicts(found.measured, project.config.seed):
+        print(line)

@@ -1,0 +1,47 @@
+"""One slate, without a server."""
+
+import json
+
+import click
+import msgspec
+
+from shortlist.cli._talk import json_option, project_option, say
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("user")
+@project_option
+@click.option("-n", "count", type=int, default=None, help="How many items; the scene's page by default.")
+@click.option("--scene", default=None, help="The scene; by default what experiments assign, else the first.")
+@click.option("--filter", "condition", default=None, help="A condition on item fields: 'year > 1990'.")
+@click.option("--exclude", multiple=True, help="An item to leave out; may be repeated.")
+@click.option("--debug", is_flag=True, help="With --json: add the whole funnel.")
+@json_option
+def command(
+    user: str, project_file: str, count: int | None, scene: str | None, condition: str | None,
+    exclude: tuple[str, ...], debug: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """What USER would see now, and why."""
+    from shortlist.cli._engine import open_engine
+
+    with open_engine(load(project_file)) as engine:
+        answer = engine.recommend(
+            user, count, scene, exclude=exclude, filter=condition, debug=debug, preview=True, deadline_ms=30_000.0
+        )
+    if as_json:
+        print(msgspec.json.encode(answer).decode())
+        return
+    say(f"release {answer.release}, scene {answer.scene}, {answer.took_ms:.1f} ms")
+    for note in answer.degraded:
+        say(f"degraded: {note}")
+    for place, shown in enumerate(answer.items, start=1):
+        title = f"  {_plain(shown.title)}" if shown.title else ""
+        print(f"{place:>3}  {_plain(shown.item)}{title}  ({'; '.join(_plain(r) for r in shown.reasons)})")
+
+
+def _plain(text: str) -> str:
+    """On one line, whatever it holds."""
+    return text if text.isprintable() else json.dumps(text)

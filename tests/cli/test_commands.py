@@ -1,0 +1,169 @@
+"""The command line: files are commands, user errors have their exact text, Ctrl-C is 130."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from shortlist import __version__, cli
+from shortlist.cli import main
+from shortlist.cli.config import effective, toml
+from shortlist.config import catalogue, parse
+from shortlist.errors import ShortlistError
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    status = main(list(argv))
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_files_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for name in catalogue("shortlist.cli"):
+        assert f"  {name.removesuffix('_')} " in out
+    assert "_talk" not in out
+
+
+@pytest.mark.parametrize("name", [name.removesuffix("_") for name in catalogue("shortlist.cli")])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert out.startswith(f"Usage: shortlist {name}")
+    assert len(out.splitlines()) > 3
+
+
+def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"{__version__}\n", "")
+    status, out, err = run(capsys, "trian")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1] == "Error: no command is called 'trian'; did you mean train?"
+    status, _, err = run(capsys, "models", "--nope")
+    assert status == 2
+    assert "No such option" in err
+
+
+def test_a_user_error_says_what_where_next(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "shortlist.toml"
+    expected = f"error: no such project file\n  where: {file}\n  next: run `shortlist init DATA`\n"
+    assert run(capsys, "config", "show", "--project", str(file)) == (2, "", expected)
+    file.write_text("[scene.home]\npge = 3\n")
+    expected = "error: unknown key 'pge'\n  where: shortlist.toml.scene.home\n  next: did you mean page?\n"
+    assert run(capsys, "config", "show", "--project", str(file)) == (2, "", expected)
+
+
+def test_lines_that_say_nothing_are_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ShortlistError("it did not work")
+
+    monkeypatch.setattr(cli.commands, "main", refuse)
+    assert run(capsys, "models") == (2, "", "error: it did not work\n")
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, click.Abort])
+def test_ctrl_c(
+    signal: type[BaseException], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise signal
+
+    monkeypatch.setattr(cli.commands, "main", stop)
+    assert run(capsys, "models") == (130, "", "interrupted\n")
+
+
+def test_models_lists_every_part_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "models", "--json")
+    assert status == 0
+    found = {(part["kind"], part["name"]): part["what"] for part in json.loads(out)}
+    assert all(found.values())
+    assert ("filter", "seen") in found
+    assert {name for kind, name in found if kind == "recall"} == set(catalogue("shortlist.models.recall"))
+    assert found["boost", "boost"] == (
+        "Static boost of new items: score' = times * score + plus (card G4), then free competition."
+    )
+    status, table, _ = run(capsys, "models")
+    assert len(table.splitlines()) == len(found)
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHORTLIST_DATA", str(tmp_path / "none"))
+    status, out, _ = run(capsys, "doctor", "--json", "--project", str(tmp_path / "shortlist.toml"))
+    report = json.loads(out)
+    assert (status, report["missing"]) == (0, [])
+    assert report["shortlist"] == __version__
+    assert report["packages"][""]["torch"]
+    assert report["data"] == f"SHORTLIST_DATA={tmp_path / 'none'} is not a folder"
+    assert report["project"] == f"no project at {tmp_path / 'shortlist.toml'}"
+    status, out, _ = run(capsys, "doctor", "--project", str(tmp_path / "shortlist.toml"))
+    assert out.splitlines()[-1] == "PASS"
+
+
+PROJECT = """
+[schema]
+user = "u"
+items.genres = { kind = "varlen", split = "|" }
+items."odd name" = "sparse"
+
+[[recall]]
+name = "hot"
+use = "hot"
+
+[[recall]]
+name = "near"
+use = "item_cf"
+quota = 30
+
+[rerank]
+use = "mmr"
+window = 7
+
+[scene.home]
+page = 5
+filters = [{ use = "seen", days = 3 }]
+
+[[experiment]]
+name = "one"
+arms.a = { scene = "home", share = 0.5 }
+"""
+
+
+def test_config_show_prints_every_default_and_reads_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "shortlist.toml").write_text(PROJECT)
+    status, out, _ = run(capsys, "config", "show", "--project", str(tmp_path))
+    assert status == 0
+    shown = tomllib.loads(out)
+    assert shown["serve"]["port"] == 8000
+    assert shown["schema"]["time"] == "time_ms"
+    assert shown["schema"]["items"]["odd name"]["kind"] == "sparse"
+    assert (shown["recall"][1]["name"], shown["recall"][1]["quota"]) == ("near", 30)
+    assert len(shown["recall"][1]) > 4  # options of the model and of its source, with their defaults
+    assert shown["rerank"]["window"] == 7
+    assert shown["scene"]["home"]["filters"][0]["shown_cap"] == 3
+    assert effective(parse(shown)) == effective(parse(tomllib.loads(PROJECT)))
+    status, out, _ = run(capsys, "config", "show", "--json", "--project", str(tmp_path))
+    assert json.loads(out) == effective(parse(tomllib.loads(PROJECT)))
+
+
+def test_config_show_refuses_what_no_part_owns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "shortlist.toml").write_text('[[recall]]\nname = "hot"\nuse = "hot"\nquotta = 3\n')
+    status, _, err = run(capsys, "config", "show", "--project", str(tmp_path))
+    assert status == 2
+    assert err.splitlines()[:2] == ["error: unknown key 'quotta'", "  where: recall.hot"]
+
+
+def test_toml_text() -> None:
+    table = {
+        "text": 'a "b" \\ \n ü \x7f', "none": None, "flag": True, "numbers": [1, 2.5], "empty": {},
+        "deep": {"er": {"est": {"x": 1, "y": None}}}, "rows": [{"a": 1}, {"a": 2, "b": {"c": "d"}}],
+    }  # fmt: skip
+    again = tomllib.loads(toml(table))
+    assert again == {
+        "text": table["text"], "flag": True, "numbers": [1, 2.5], "empty": {},
+        "deep": {"er": {"est": {"x": 1}}}, "rows": table["rows"],
+    }  # fmt: skip

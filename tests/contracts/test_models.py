@@ -1,0 +1,89 @@
+"""Every file of models/recall/, found by itself, keeps the Solver's contract on generated data."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shortlist.config import build, catalogue, plain
+from shortlist.dataset.interactions import Interactions
+from shortlist.forms import Lists, Vectors
+from shortlist.models.roles import Solver
+from shortlist.simulation.clusters import Clusters
+
+PACKAGE = "shortlist.models.recall"
+NAMES = catalogue(PACKAGE)
+
+
+@pytest.fixture(scope="module")
+def world() -> Clusters:
+    config = Clusters.Config(users=60, items=40, events=1500, clusters=4)
+    return Clusters.generate(config, np.random.default_rng(3))
+
+
+def model(name: str) -> Any:
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    assert len(module.__all__) == 1, "a file exports one thing"
+    return getattr(module, module.__all__[0])
+
+
+def solved(name: str, log: Interactions, world: Clusters) -> Lists | Vectors:
+    kind = model(name)
+    form = kind(kind.Config(), world.schema()).solve(log, world.catalogue, world.now)
+    assert isinstance(form, (Lists, Vectors))
+    return form
+
+
+def arrays(form: Lists | Vectors) -> list[np.ndarray[Any, Any]]:
+    return [value for value in vars(form).values() if isinstance(value, np.ndarray)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_a_solver_with_a_documented_frozen_config(name: str, world: Clusters) -> None:
+    kind = model(name)
+    solver = kind(kind.Config(), world.schema())
+    assert isinstance(solver, Solver)
+    assert kind.source in catalogue("shortlist.funnel.sources")
+    assert importlib.import_module(f"{PACKAGE}.{name}").__doc__
+    with pytest.raises(AttributeError):
+        kind.Config().anything = 1
+    assert build(kind.Config, plain(kind.Config()), name) == kind.Config()
+    world.schema().fingerprint(solver.reads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_input_same_output_and_input_untouched(name: str, world: Clusters) -> None:
+    before = [column.copy() for column in vars(world.interactions).values() if isinstance(column, np.ndarray)]
+    first, second = solved(name, world.interactions, world), solved(name, world.interactions, world)
+    for a, b in zip(arrays(first), arrays(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    after = [column for column in vars(world.interactions).values() if isinstance(column, np.ndarray)]
+    for x, y in zip(before, after, strict=False):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_offers_only_items_it_was_shown(name: str, world: Clusters) -> None:
+    log = world.interactions.where(world.interactions.items % 3 != 0)
+    form = solved(name, log, world)
+    offered = form.items if isinstance(form, Lists) else form.keys
+    assert len(offered)
+    assert not (offered % 3 == 0).any()
+    assert np.isin(offered, log.item_keys).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_with_gaps_are_kept(name: str, world: Clusters) -> None:
+    log = world.interactions
+    far = Interactions(log.users + 10**6, log.items + 10**9, log.times, log.actions, log.values)
+    form = solved(name, far, world)
+    offered = form.items if isinstance(form, Lists) else form.keys
+    assert offered.min() >= 10**9
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("users", "items"), [([0], [0]), ([0, 0], [0, 1]), ([0, 1], [0, 0])])
+def test_the_smallest_logs_give_a_form(name: str, users: list[int], items: list[int], world: Clusters) -> None:
+    log = Interactions.of(np.array(users), np.array(items), np.arange(len(users), dtype=np.int64) + world.now - 10)
+    solved(name, log, world)

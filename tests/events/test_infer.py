@@ -1,0 +1,149 @@
+"""A first project file: what is guessed, that it loads, and that an import works with it."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from shortlist.config import load
+from shortlist.errors import DataError
+from shortlist.events.infer import infer
+from shortlist.events.raw import schema_of
+from shortlist.events.workspace import catalogue, import_log
+
+T = 1_700_000_000  # 14 November 2023, in seconds
+
+
+def ratings() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "userId": [1, 2, 1] * 10,
+            "movieId": [7, 8, 9] * 10,
+            "rating": [5.0, 3.5, 4.0] * 10,
+            "timestamp": [T + n for n in range(30)],
+        }
+    )
+
+
+def written(folder: Path, data: str) -> list[str]:
+    text, guesses = infer(data, folder)
+    (folder / "shortlist.toml").write_text(text, encoding="utf-8")
+    return guesses
+
+
+def test_a_rating_log_with_its_neighbours(tmp_path: Path) -> None:
+    ratings().write_csv(tmp_path / "ratings.csv")
+    movies = pl.DataFrame(
+        {"movieId": [7, 8, 9], "title": ["A", "B", "C"], "genres": ["x|y", "x", None], "year": [1999, 2000, 2001]}
+    )
+    movies.write_csv(tmp_path / "movies.csv")
+    pl.DataFrame({"userId": [1, 2], "country": ["de", "fr"], "height": [1.8, 1.75]}).write_csv(tmp_path / "users.csv")
+    guesses = written(tmp_path, str(tmp_path))
+    project = load(tmp_path)
+    assert project.config.data.events == "ratings.csv"
+    schema = schema_of(project)
+    assert (schema.user, schema.item, schema.time, schema.time_unit) == ("userId", "movieId", "timestamp", "s")
+    assert (schema.value, list(schema.actions), schema.title, schema.region) == ("rating", ["rate"], "title", "country")
+    kinds = {name: field.kind for name, field in {**schema.items, **schema.users}.items()}
+    assert kinds == {"title": "text", "genres": "varlen", "year": "sparse", "country": "sparse", "height": "dense"}
+    assert schema.items["genres"].split == "|"
+    assert [channel.use for channel in project.config.recall] == ["hot", "item_cf", "ease"]
+    # 0.8 of the highest rating, 5
+    assert (project.config.split.use, project.config.split.positive) == ("user_time", "value >= 4")
+    assert import_log(project, lambda text: None, 0).added == 30
+    assert catalogue(project).items.columns["genres"].tolist() == [["x", "y"], ["x"], None]
+    assert guesses == [
+        "events: ratings.csv, by its name",
+        "items: movies.csv, by its name",
+        "users: users.csv, by its name",
+        "user: userId, by its name",
+        "item: movieId, by its name",
+        "time: timestamp in s, 1700000014 is a moment between 1990 and 2100 in seconds",
+        "value: rating, by its name",
+        "relevant: value >= 4, the upper fifth of a scale that reaches 5",
+        "no column names an action: every row is a rate",
+        'items.title: "text", free text',
+        'items.genres: { kind = "varlen", split = "|" }, values between |',
+        'items.year: "sparse", few whole numbers',
+        'users.country: "sparse", words',
+        'users.height: "dense", numbers',
+    ]
+
+
+def test_an_action_log_with_odd_names(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "visitor_id": ["a", "b"],
+            "Item ID": ["x", "y"],
+            "event": ['view "full"', "impression"],
+            "created_at": ["2024-05-31", "2024-06-01T10:00:00Z"],
+            "event_id": ["e1", "e2"],
+        }
+    )
+    table.write_parquet(tmp_path / "log.parquet")
+    (tmp_path / "project").mkdir()
+    guesses = written(tmp_path / "project", str(tmp_path / "log.parquet"))
+    project = load(tmp_path / "project")
+    schema = schema_of(project)
+    assert project.config.data.events == "../log.parquet"
+    assert (schema.user, schema.item, schema.action, schema.event_id) == ("visitor_id", "Item ID", "event", "event_id")
+    assert {name: action.weight for name, action in schema.actions.items()} == {'view "full"': 1.0, "impression": 0.0}
+    assert schema.time_unit == "iso"
+    assert "action impression: seen but not wanted, weight 0" in guesses
+    assert import_log(project, lambda text: None, 0).added == 2
+
+
+def test_a_folder_of_parts(tmp_path: Path) -> None:
+    (tmp_path / "days").mkdir()
+    ratings()[:10].write_parquet(tmp_path / "days" / "1.parquet")
+    ratings()[10:].write_parquet(tmp_path / "days" / "2.parquet")
+    guesses = written(tmp_path, str(tmp_path / "days"))
+    assert guesses[0] == "events: every file of days/"
+    assert import_log(load(tmp_path), lambda text: None, 0).added == 30
+
+
+def test_a_log_without_times(tmp_path: Path) -> None:
+    ratings().drop("timestamp").write_parquet(tmp_path / "log.parquet")
+    guesses = written(tmp_path, str(tmp_path / "log.parquet"))
+    assert "no column looks like a time: rows are taken to be in order" in guesses
+    project = load(tmp_path)
+    assert (schema_of(project).time_unit, project.config.split.use) == ("none", "last_out")
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "ml_1m", "ncf_ml_1m"])
+def test_a_public_log_by_name(tmp_path: Path, name: str) -> None:
+    guesses = written(tmp_path, name)
+    adapter = name.replace("-", "_")
+    assert guesses == [f"{adapter} is a public log the program knows: its schema comes with it"]
+    project = load(tmp_path)
+    assert project.config.data.adapter == adapter
+    assert schema_of(project).actions.keys() == {"rate"}
+
+
+def test_columns_that_say_nothing(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [1], "itemid": [2]}).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError) as caught:
+        infer(str(tmp_path / "log.parquet"), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/log.parquet: cannot tell which column is the user "
+        "(columns are a, itemid; rename one, or write the project file by hand)"
+    )
+
+
+def test_times_of_no_known_unit(tmp_path: Path) -> None:
+    ratings().with_columns(timestamp=pl.col("timestamp") * 10**6).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError) as caught:
+        infer(str(tmp_path / "log.parquet"), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/log.parquet: times in 'timestamp' look like microseconds "
+        "(bring them to seconds or milliseconds since 1970)"
+    )
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        infer(str(tmp_path / "nothing"), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/nothing: no such file, folder or public log "
+        "(public logs: ml-100k, ml-1m, ml-1m-sample, ml-latest-small, ncf-ml-1m)"
+    )

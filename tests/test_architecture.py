@@ -1,0 +1,130 @@
+"""The order of the rooms: a room imports only rooms above it, wherever in a file the import stands."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shortlist
+
+ROOT = Path(shortlist.__file__).parent
+ROOMS = [
+    "errors", "config", "expressions", "schema", "batch", "candidates", "forms", "artifact", "tables", "events",
+    "features", "dataset", "index", "store", "metrics", "models", "training", "experiments", "traffic", "funnel",
+    "evaluation", "serving", "feedback", "simulation", "cli", "dashboard",
+]  # fmt: skip
+FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
+# folders whose files a project names with `use = "..."`, or a shell by its command
+REGISTRIES = [
+    "models/recall", "funnel/sources", "funnel/filters", "funnel/mergers", "funnel/selectors", "traffic",
+    "dataset/splits", "cli",
+]  # fmt: skip
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def rooms_read(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, room) of every import, and of every text that is a module's whole name (parts are found by such)."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write imports in full"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = re.findall(r"^shortlist(?:\.(?!toml$)[a-z_0-9]+)+$", node.value)
+        for name in names:
+            head, _, rest = name.partition(".")
+            if head == "shortlist" and rest and not rest.startswith("__"):
+                yield getattr(node, "lineno", 0), rest.partition(".")[0]
+
+
+def test_every_room_is_on_the_list() -> None:
+    found = {room_of(file) for file in FILES}
+    assert found <= set(ROOMS), f"rooms without a place in the order: {sorted(found - set(ROOMS))}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_room_imports_only_rooms_above_it(file: Path) -> None:
+    mine = ROOMS.index(room_of(file))
+    wrong = [
+        f"line {line}: {room}"
+        for line, room in rooms_read(ast.parse(file.read_text(encoding="utf-8")))
+        if room not in ROOMS or ROOMS.index(room) > mine
+    ]
+    assert not wrong, f"{room_of(file)} may not read rooms below it: {wrong}"
+
+
+def test_the_check_sees_what_it_should() -> None:
+    tree = ast.parse(
+        "import shortlist.events.log\n"
+        "def f():\n    from shortlist.dataset import interactions\n"
+        "from shortlist import serving, __version__\n"
+        "PACKAGE = 'shortlist.traffic'\n"
+        "FILE = 'shortlist.toml'\n"
+        "'shortlist.errors is mentioned here'\n"
+    )
+    assert sorted(rooms_read(tree)) == [(1, "events"), (3, "dataset"), (4, "serving"), (5, "traffic")]
+
+
+@pytest.mark.parametrize("folder", REGISTRIES)
+def test_a_file_that_can_be_named_exports_one_thing(folder: str) -> None:
+    for file in sorted((ROOT / folder).glob("*.py")):
+        if file.name.startswith("_"):
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        exports = [
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        assert len(exports) == 1, f"{file.name} says in __all__ what it exports"
+        assert len(exports[0]) == 1, f"{file.name} exports {exports[0]}"
+        assert ast.get_docstring(tree), f"{file.name} says what it is"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_unpickles_or_runs_text(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {a.name for a in node.names} & {"pickle", "marshal", "shelve", "dill", "joblib"}
+        if isinstance(node, ast.ImportFrom):
+            assert node.module not in ("pickle", "marshal", "shelve", "dill", "joblib")
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("eval", "exec", "os.system"), f"line {node.lineno}"
+            allowed = [k for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"]
+            assert not allowed, f"line {node.lineno}"
+
+
+BLOCKED = """
+import importlib, pkgutil, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(("shortlist.training", "shortlist.dataset", "shortlist.tables")):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Blocker())
+for package in sys.argv[1:]:
+    module = importlib.import_module(package)
+    for found in pkgutil.walk_packages(module.__path__, package + "."):
+        importlib.import_module(found.name)
+        print(found.name)
+"""
+
+
+def test_serving_starts_without_training_dataset_and_tables() -> None:
+    """All of serving, and every part a release can name, import where those rooms do not exist."""
+    packages = ["shortlist.serving", "shortlist.funnel", "shortlist.traffic", "shortlist.experiments"]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *packages], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"shortlist.funnel.pipeline", "shortlist.traffic.boost"} <= set(done.stdout.split())
