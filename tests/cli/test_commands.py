@@ -11,7 +11,7 @@ import pytest
 from shortlist import __version__, cli
 from shortlist.cli import main
 from shortlist.cli.config import effective, toml
-from shortlist.config import catalogue, parse
+from shortlist.config import Project, catalogue, load, parse
 from shortlist.errors import ShortlistError
 
 
@@ -145,9 +145,10 @@ def test_config_show_prints_every_default_and_reads_back(capsys: pytest.CaptureF
     assert len(shown["recall"][1]) > 4  # options of the model and of its source, with their defaults
     assert shown["rerank"]["window"] == 7
     assert shown["scene"]["home"]["filters"][0]["shown_cap"] == 3
-    assert effective(parse(shown)) == effective(parse(tomllib.loads(PROJECT)))
+    whole = effective(load(tmp_path))
+    assert effective(Project(tmp_path / "shortlist.toml", parse(shown))) == whole
     status, out, _ = run(capsys, "config", "show", "--json", "--project", str(tmp_path))
-    assert json.loads(out) == effective(parse(tomllib.loads(PROJECT)))
+    assert json.loads(out) == whole
 
 
 def test_config_show_refuses_what_no_part_owns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from shortlist.cli._talk import emit, json_option, project_option
-from shortlist.config import ProjectConfig, build, find, load, plain
-from shortlist.schema import Schema
+from shortlist.config import Project, build, find, load, plain
 
 __all__ = ["command"]
 
@@ -34,17 +33,20 @@ def show(project_file: str, as_json: bool) -> None:
 
     Options that are not set and have no value of their own are left out of TOML and null in JSON.
     """
-    table = effective(load(project_file).config)
+    table = effective(load(project_file))
     if as_json:
         emit(table)
     else:
         print(toml(table), end="")
 
 
-def effective(config: ProjectConfig) -> dict[str, Any]:
-    """A project as tables: each part with the defaults of the file its `use` names. Raises ConfigError."""
-    table: dict[str, Any] = plain(config)
-    table["schema"] = plain(Schema.parse(config.schema))
+def effective(project: Project) -> dict[str, Any]:
+    """A project as tables: each part with the defaults of the file its `use` names, the schema of its adapter with
+    what the project adds. Raises ConfigError."""
+    from shortlist.events.workspace import schema
+
+    table: dict[str, Any] = plain(project.config)
+    table["schema"] = plain(schema(project))
     table["split"] = _flat(table["split"], "shortlist.dataset.splits", "split")
     table["recall"] = [_channel(channel, f"recall.{channel['name']}") for channel in table["recall"]]
     _stages(table, "")
@@ -102,7 +104,10 @@ def _write(table: dict[str, Any], path: tuple[str, ...], lines: list[str]) -> No
     for key, value in later:
         name = ".".join(_key(part) for part in (*path, key))
         for part in [value] if isinstance(value, dict) else value:
-            lines.extend(["", f"[{name}]" if isinstance(value, dict) else f"[[{name}]]"])
+            if value is not part:
+                lines.extend(["", f"[[{name}]]"])
+            elif not part or path or not all(isinstance(v, dict) for v in part.values()):
+                lines.extend(["", f"[{name}]"])  # a table of tables alone needs no line of its own
             _write(part, (*path, key), lines)
 
 

@@ -1,16 +1,18 @@
 """Why an item is, or is not, on a user's page: the same funnel run again, followed for one item."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from shortlist.candidates import Candidates, Requests
-from shortlist.funnel.pipeline import BACKFILL, LOG, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
+from shortlist.funnel.pipeline import BACKFILL, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
 from shortlist.funnel.trace import SELECTED, reasons
 
 __all__ = ["explain", "alone"]
 
+LOG = logging.getLogger("shortlist.funnel")
 _ALL = 1 << 30
 
 

@@ -66,7 +66,7 @@ def application(
 ) -> Starlette:
     """The ASGI app. `routes` are further pages; `background` runs as long as the app does."""
     handlers = _Handlers(engine)
-    own = [Route(call.path, partial(handlers, call), methods=[call.method], name=call.name) for call in openapi.CALLS]
+    own = [Route(call.path, partial(handlers.answer, call), methods=[call.method], name=call.name) for call in openapi.CALLS]
     text = ENCODER.encode(openapi.document())
     page = openapi.page()
     own.append(Route("/openapi.json", lambda request: Response(text, media_type="application/json")))
@@ -116,7 +116,7 @@ class _Handlers:
         self.threads: anyio.CapacityLimiter | None = None
         self.deadline_s = engine.config.deadline_ms / 1000.0
 
-    async def __call__(self, call: openapi.Call, request: Request) -> Response:
+    async def answer(self, call: openapi.Call, request: Request) -> Response:
         _no_query(call, request)
         answer = await getattr(self, f"_{call.name}")(request)
         if isinstance(answer, Response):

@@ -124,16 +124,16 @@ class ItemCF:
         n, keep = len(keys), min(self.config.keep, max(len(keys) - 1, 1))
         sizes = np.zeros(n, dtype=np.int32)
         items, scores = np.empty(n * keep, dtype=np.int64), np.empty(n * keep, dtype=np.float32)
-        best, best_scores = items.reshape(n, keep), scores.reshape(n, keep)
 
         def block(low: int, high: int) -> None:
-            rows(low, high, sizes, best, best_scores)
+            best = items.reshape(n, keep)
+            rows(low, high, sizes, best, scores.reshape(n, keep))
             filled = np.arange(keep) < sizes[low:high, None]
             best[low:high][filled] = keys[best[low:high][filled]]
 
         in_blocks(block, n, ROWS)
         total = loops.squeeze(sizes, items, scores, keep)
-        del best, best_scores, block
+        # no view of the two is left, and squeeze moved all of worth to the front
         items.resize(total, refcheck=False)
         scores.resize(total, refcheck=False)
         has = sizes > 0

@@ -1,0 +1,90 @@
+"""The whole way by commands, on generated data: simulate, init, import, check, train, evaluate, publish, recommend."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shortlist.artifact import Releases
+from shortlist.cli import main
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published project."""
+    folder = tmp_path_factory.mktemp("loop")
+    log, file = folder / "log", str(folder / "shortlist.toml")
+    sizes = ["--users", "200", "--items", "120", "--events", "8000", "--clusters", "6"]
+    assert main(["simulate", str(log), *sizes, "--seed", "5"]) == 0
+    assert main(["init", str(log), "--project", file]) == 0
+    for command in (["import"], ["check"], ["train"], ["evaluate"], ["publish"]):
+        assert main([*command, "--project", file]) == 0, command
+    return folder
+
+
+def say_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0, words
+    return json.loads(capsys.readouterr().out)
+
+
+def test_evaluation_finds_the_planted_tastes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = say_json(capsys, "evaluate", "--project", str(project))
+    figures = found["figures"]
+    assert set(figures) == {"hot", "item_cf", "ease", "merged", "page"}
+    hot = figures["hot"]
+    # users drink from one cluster of six: who knows the cluster finds several times what popularity finds
+    best = max(row["recall@10"][0] for name, row in figures.items() if name not in ("page", "merged"))
+    assert best > 1.5 * hot["recall@10"][0]
+    for row in figures.values():
+        for value, low, high in row.values():
+            assert low <= value <= high
+
+
+def test_the_same_log_and_seed_give_the_same_figures(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = say_json(capsys, "evaluate", "--project", str(project))
+    assert main(["train", "--project", str(project)]) == 0
+    second = say_json(capsys, "evaluate", "--project", str(project))
+    assert first == second
+
+
+def test_the_report_is_written_with_pictures(project: Path) -> None:
+    page = (project / "var" / "reports" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 4
+    assert "recall@200" in page.lower()
+
+
+def test_the_release_carries_the_figures(project: Path) -> None:
+    release = Releases(project / "var" / "releases").load()
+    assert release.document["metrics"]["figures"]["page"]["ndcg@10"][0] > 0
+    assert release.document["metrics"]["recipe"]["snapshot"] == release.document["snapshot"][:12]
+
+
+def test_a_published_project_recommends_and_explains(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = say_json(capsys, "recommend", "3", "--project", str(project))
+    assert len(answer["items"]) == 10
+    item = answer["items"][0]["item"]
+    why = say_json(capsys, "explain", "3", item, "--project", str(project))
+    assert why["fate"] == "selected"
+    assert why["position"] == 1
+
+
+def test_publishing_again_and_rolling_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = say_json(capsys, "releases", "--project", str(project))
+    new = say_json(capsys, "publish", "--project", str(project))["release"]
+    after = say_json(capsys, "releases", "--project", str(project))
+    assert [r["id"] for r in after if r["current"]] == [new]
+    assert len(after) == len(before) + 1
+    back = say_json(capsys, "rollback", "--project", str(project))["release"]
+    assert back == before[-1]["id"]
+
+
+def test_commands_before_their_time_say_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--project", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "error: no such project file",
+        f"  where: {tmp_path / 'shortlist.toml'}",
+        "  next: run `shortlist init DATA`",
+    ]
