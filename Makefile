@@ -30,7 +30,8 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/dev.stamp
-	@for file in bench/[a-z]*.py; do echo "$$file" >&2; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+	@for name in $$(sed -n 's/.*python -m bench\.\([a-z_]\{1,\}\).*/\1/p' bench/*.py | sort -u); do \
+		echo "bench.$$name" >&2; $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 env: .venv/dev.stamp
 

@@ -4,7 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,30 @@ def test_nothing_unpickles_or_runs_text(file: Path) -> None:
             assert ast.unparse(node.func) not in ("eval", "exec", "os.system"), f"line {node.lineno}"
             allowed = [k for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"]
             assert not allowed, f"line {node.lineno}"
+
+
+# asked for by name at run time: uvicorn takes the first two, duckdb hands rows over through the third
+PLUGINS = {"uvloop", "httptools", "pyarrow"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [
+        *project["dependencies"],
+        *(x for name, e in project["optional-dependencies"].items() if name != "dev" for x in e),
+    ]
+    declared = {re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0].lower() for line in lines}
+    owners = {module: {name.lower() for name in names} for module, names in packages_distributions().items()}
+    imported: set[str] = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            imported |= {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"shortlist"}
+    undeclared = sorted(module for module in imported if not owners.get(module, set()) & declared)
+    assert not undeclared, f"imported and not in pyproject.toml: {undeclared}"
+    used = set().union(*(owners[module] for module in imported))
+    assert declared - used == PLUGINS
 
 
 BLOCKED = """

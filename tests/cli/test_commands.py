@@ -66,6 +66,18 @@ def test_lines_that_say_nothing_are_left_out(
     assert run(capsys, "models") == (2, "", "error: it did not work\n")
 
 
+def test_an_extra_that_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def miss(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'altair.vegalite'", name="altair")
+
+    monkeypatch.setattr(cli.commands, "main", miss)
+    expected = (
+        "error: altair is not installed\n"
+        "  next: pip install 'shortlist[serve]'; `shortlist doctor` lists what is absent\n"
+    )
+    assert run(capsys, "evaluate") == (2, "", expected)
+
+
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, click.Abort])
 def test_ctrl_c(
     signal: type[BaseException], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """Every file of models/recall/, found by itself, keeps the Solver's contract on generated data."""
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from shortlist.config import build, catalogue, plain
 from shortlist.dataset.interactions import Interactions
 from shortlist.forms import Lists, Vectors
 from shortlist.models.roles import Solver
+from shortlist.schema import Catalogue, Profiles
 from shortlist.simulation.clusters import Clusters
 
 PACKAGE = "shortlist.models.recall"
@@ -64,22 +66,28 @@ def test_same_input_same_output_and_input_untouched(name: str, world: Clusters) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_offers_only_items_it_was_shown(name: str, world: Clusters) -> None:
+def test_it_offers_only_items_of_the_log_or_the_catalogue(name: str, world: Clusters) -> None:
     log = world.interactions.where(world.interactions.items % 3 != 0)
-    form = solved(name, log, world)
+    items = world.catalogue.items
+    kept = items.keys % 3 != 0
+    rest = Profiles(items.keys[kept], {field: column[kept] for field, column in items.columns.items()})
+    form = solved(name, log, replace(world, catalogue=Catalogue(world.catalogue.users, rest)))
     offered = form.items if isinstance(form, Lists) else form.keys
     assert len(offered)
     assert not (offered % 3 == 0).any()
-    assert np.isin(offered, log.item_keys).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_with_gaps_are_kept(name: str, world: Clusters) -> None:
-    log = world.interactions
+    log, users, items = world.interactions, world.catalogue.users, world.catalogue.items
     far = Interactions(log.users + 10**6, log.items + 10**9, log.times, log.actions, log.values)
-    form = solved(name, far, world)
-    offered = form.items if isinstance(form, Lists) else form.keys
-    assert offered.min() >= 10**9
+    moved = Catalogue(Profiles(users.keys + 10**6, users.columns), Profiles(items.keys + 10**9, items.columns))
+    near, form = solved(name, log, world), solved(name, far, replace(world, catalogue=moved))
+    for column, shifted in zip(arrays(near), arrays(form), strict=True):
+        if column.dtype == np.float32:
+            np.testing.assert_array_equal(column, shifted)
+    offered, before = (f.items if isinstance(f, Lists) else f.keys for f in (form, near))
+    np.testing.assert_array_equal(offered, before + 10**9)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -53,9 +53,9 @@ def test_odd_data_warn_with_rows(tmp_path: Path, engine: str) -> None:
     odd.write_parquet(tmp_path / "events.parquet")
     said = found(tmp_path, now=T - DAY, data=f'engine = "{engine}"')
     assert said["order"].what == "1 of 6 rows are earlier than the row before; the import sorts them"
-    assert said["order"].examples == ({"row": 4, "user": "u", "item": "a", "time_ms": T},)
+    assert said["order"].examples == ({"(row)": 4, "user": "u", "item": "a", "time_ms": T},)
     assert said["duplicates"].what == "2 of 6 rows repeat an earlier one; the import drops them"
-    assert [e["row"] for e in said["duplicates"].examples] == [4, 5]
+    assert [e["(row)"] for e in said["duplicates"].examples] == [4, 5]
     assert said["span"].what == "the last event lies 2.0 days in the future"
     assert {said[name].status for name in ("order", "duplicates", "span")} == {"WARN"}
 
@@ -68,8 +68,8 @@ def test_joins_and_coverage(tmp_path: Path) -> None:
     said = found(tmp_path, schema, data='items = "items.parquet"')
     assert said["item join"].status == "WARN"
     assert said["item join"].what == "1 of 4 events are on 1 items that are not described"
-    assert said["item join"].examples == ({"row": 3, "user": "w", "item": "c", "time_ms": T + DAY},)
-    assert said["items.title"].what == "33.3% of 3 items have a title"
+    assert said["item join"].examples == ({"(row)": 3, "user": "w", "item": "c", "time_ms": T + DAY},)
+    assert said["items.title"].what == "title is known of 33.3% of 3 items"
     assert (said["items.title"].status, said["items.tags"].status) == ("WARN", "WARN")
 
 
@@ -89,7 +89,7 @@ def test_unusable_rows_fail_with_examples(tmp_path: Path) -> None:
     assert said["item ids"].status == "PASS"
     where = tmp_path / "events.parquet"
     assert said["user ids"].what == f"{where}, row 1: 2 user ids are missing or empty (drop or fill these rows)"
-    assert [e["row"] for e in said["user ids"].examples] == [1, 2]
+    assert [e["(row)"] for e in said["user ids"].examples] == [1, 2]
     assert [e["what"] for e in said["actions"].examples] == ["c", "c"]
     assert "duplicates" not in said
 

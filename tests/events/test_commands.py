@@ -58,7 +58,7 @@ def test_check_prints_findings_and_ends_with_1_when_one_fails(
     out = capsys.readouterr()
     assert "FAIL" in out.out
     assert "times look like seconds" in " ".join(out.out.split())
-    assert f"time range: {{'row': 0, 'user': 'u', 'item': 'a', 'timestamp': '{T}'}}" in out.err
+    assert f"time range: {{'(row)': 0, 'user': 'u', 'item': 'a', 'timestamp': '{T}'}}" in out.err
 
 
 def test_a_bad_log_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

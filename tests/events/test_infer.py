@@ -114,7 +114,7 @@ def test_a_log_without_times(tmp_path: Path) -> None:
 def test_a_public_log_by_name(tmp_path: Path, name: str) -> None:
     guesses = written(tmp_path, name)
     adapter = name.replace("-", "_")
-    assert guesses == [f"{adapter} is a public log the program knows: its schema comes with it"]
+    assert guesses == [f"data: {adapter}, a public log whose schema comes with it"]
     project = load(tmp_path)
     assert project.config.data.adapter == adapter
     assert schema_of(project).actions.keys() == {"rate"}

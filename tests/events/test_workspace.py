@@ -316,6 +316,56 @@ def test_a_crash_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch
     assert done(import_log(opened, quiet, T)) == (5, 0, 4, 1)
 
 
+def test_a_part_without_a_record_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the parts and `import.json`."""
+    opened = project(tmp_path)
+    import_log(opened, quiet, T)
+    project(tmp_path, log([*ROWS, ("dan", "m1", T, "rate", 3.0)]))
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workspace, "_write_json", broken)
+    with pytest.raises(KeyboardInterrupt):
+        import_log(opened, quiet, T)
+    monkeypatch.undo()
+    healed = import_log(opened, quiet, T)
+    assert done(healed) == (5, 0, 5, 0)
+    assert (healed.events, healed.low_ms) == (5, T)
+    (tmp_path / "other").mkdir()
+    straight = project(tmp_path / "other")
+    import_log(straight, quiet, T)
+    project(tmp_path / "other", log([*ROWS, ("dan", "m1", T, "rate", 3.0)]))
+    assert import_log(straight, quiet, T).snapshot == healed.snapshot
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_lists_in_the_context_tell_events_apart(tmp_path: Path, engine: str) -> None:
+    tags = pl.Series([["a", "b"], ["a"], ["a", "b"], None, None])
+    table = log([ROWS[0]] * 5).with_columns(tags=tags)
+    opened = project(tmp_path, table, engine, schema=f'context.tags = "varlen"{SCHEMA}')
+    # Rows 0 and 2 are equal, and so are 3 and 4.
+    assert done(import_log(opened, quiet, T)) == (5, 2, 0, 3)
+    assert done(import_log(opened, quiet, T)) == (5, 2, 3, 0)
+
+
+def test_repeats_of_a_log_without_times_are_found_across_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "ROWS_PER_PART", 2)
+    table = pl.DataFrame({"user": ["u", "v", "u", "w", "u"], "item": ["a", "a", "b", "a", "a"]})
+    table.write_parquet(tmp_path / "events.parquet")
+    text = '[data]\nevents = "events.parquet"\n[schema]\ntime_unit = "none"\n'
+    (tmp_path / "shortlist.toml").write_text(text, encoding="utf-8")
+    opened = load(tmp_path)
+    # Row 4 repeats row 0.
+    assert done(import_log(opened, quiet, T)) == (5, 1, 0, 4)
+    assert done(import_log(opened, quiet, T)) == (5, 1, 4, 0)
+
+
+def test_columns_of_any_name_are_read(tmp_path: Path) -> None:
+    table = log(ROWS).with_columns(row=pl.lit("x"), key=pl.lit(1), offset=pl.lit(2), bucket=pl.lit(3))
+    assert done(import_log(project(tmp_path, table), quiet, T)) == (4, 0, 0, 4)
+
+
 def test_an_adapters_schema_is_the_base_and_the_projects_overrides_it(tmp_path: Path) -> None:
     text = '[data]\nadapter = "ml-100k"\n[schema]\nitems.year = "text"\nactions.rate = { weight = 2.0 }\n'
     (tmp_path / "shortlist.toml").write_text(text, encoding="utf-8")

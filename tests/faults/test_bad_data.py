@@ -274,6 +274,40 @@ def test_an_item_described_twice(tmp_path: Path) -> None:
     assert said == "items.parquet, row 2: 1 items are described twice, differently: 'a' (keep one row for each id)"
 
 
+ITEMS = 'events = "events.parquet"\nitems = "items.parquet"'
+
+
+def test_an_item_without_an_id(tmp_path: Path) -> None:
+    log(tmp_path)
+    pl.DataFrame({"item": ["a", None]}).write_parquet(tmp_path / "items.parquet")
+    said = message(tmp_path, data=ITEMS)
+    assert said == "items.parquet, row 1: 1 item ids are missing or empty (drop or fill these rows)"
+
+
+def test_a_field_that_is_no_number(tmp_path: Path) -> None:
+    log(tmp_path)
+    pl.DataFrame({"item": ["a", "b"], "price": ["1.5", "2 EUR"]}).write_parquet(tmp_path / "items.parquet")
+    assert message(tmp_path, 'items.price = "dense"', ITEMS) == (
+        "items.parquet, row 1: 1 values of price are not numbers: '2 EUR' (leave a value empty where there is none)"
+    )
+
+
+def test_a_field_that_is_no_time(tmp_path: Path) -> None:
+    log(tmp_path)
+    pl.DataFrame({"item": ["a", "b"], "born": [None, 1_700_000_000]}).write_parquet(tmp_path / "items.parquet")
+    assert message(tmp_path, 'items.born = "time"', ITEMS) == (
+        "items.parquet, row 1: times look like seconds, but milliseconds are declared: 1700000000 "
+        '(set schema.time_unit = "s")'
+    )
+
+
+def test_a_field_with_a_name_of_our_own(tmp_path: Path) -> None:
+    log(tmp_path)
+    pl.DataFrame({"item": ["a", "b"], "key": ["x", "y"]}).write_parquet(tmp_path / "items.parquet")
+    said = message(tmp_path, 'items.key = "sparse"', ITEMS)
+    assert said == "schema.items.key: no field can be called 'key' (rename the column)"
+
+
 def test_one_user_is_imported_and_fails_the_check(tmp_path: Path) -> None:
     log(tmp_path, user=["u", "u", "u"])
     opened = project(tmp_path)

@@ -58,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "shortlist":
+            raise
+        hint = "pip install 'shortlist[serve]'; `shortlist doctor` lists what is absent"
+        print(f"error: {error.name} is not installed\n  next: {hint}", file=sys.stderr)
+        return 2
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -80,10 +80,10 @@ def metrics(found: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[float]]]
 
 
 def headline(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The metrics a table shows: recall at each cut, NDCG and coverage of the page."""
+    """The metrics a table shows: recall at each cut, NDCG and coverage at the first."""
     names = list(dict.fromkeys(name for row in figures.values() for name in row))
-    wanted = [name for prefix in ("recall@", "ndcg@", "coverage@") for name in names if name.startswith(prefix)]
-    return wanted[:COLUMNS]
+    found = {head: [name for name in names if name.startswith(f"{head}@")] for head in ("recall", "ndcg", "coverage")}
+    return [*found["recall"][: COLUMNS - 2], *found["ndcg"][:1], *found["coverage"][:1]]
 
 
 def flatten(table: Mapping[str, Any], head: str = "") -> list[tuple[str, str]]:

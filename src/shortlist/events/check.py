@@ -15,15 +15,17 @@ from shortlist.config import Project
 from shortlist.errors import DataError
 from shortlist.events import rows
 from shortlist.events.raw import Raw, Say, load, schema_of
+from shortlist.events.repeats import repeats
 from shortlist.schema import Schema
 from shortlist.tables.engine import Frame, gather, open_frame
-from shortlist.tables.log import backwards, counts, first_of, span, unmatched
+from shortlist.tables.log import backwards, counts, span, unmatched
 
 __all__ = ["Finding", "check"]
 
 DAY_MS = 86_400_000
 EXAMPLES = 3
 CONCENTRATED = 0.5  # share of all events that one user or item may have before it is worth a look
+ROWS_PER_SLICE = 2_000_000
 SPARSE = 0.5  # coverage of a declared field below which it is worth a look
 
 
@@ -60,9 +62,9 @@ def check(project: Project, say: Say, now: int) -> list[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder) / "rows.parquet"
         rows.stage(raw, staged)
-        frame = open_frame(project.config.data.engine, [staged])
-        total = int(gather(span(frame, "row"))["rows"][0])
-        findings += _log(raw, schema, frame, total, now)
+        engine = project.config.data.engine
+        frame = open_frame(engine, [staged])
+        findings += _log(raw, schema, staged, engine, now)
         for entity in ("user", "item"):
             try:
                 findings += _entity(raw, schema, frame, "user" if entity == "user" else "item", Path(folder), project)
@@ -85,7 +87,9 @@ def _usable(schema: Schema) -> dict[str, str]:
     return usable
 
 
-def _log(raw: Raw, schema: Schema, frame: Frame, total: int, now: int) -> Iterator[Finding]:
+def _log(raw: Raw, schema: Schema, staged: Path, engine: str, now: int) -> Iterator[Finding]:
+    frame = open_frame(engine, [staged])
+    total = int(gather(span(frame, "row"))["rows"][0])
     if schema.time_unit == "none":
         yield Finding("order", "WARN", "the log has no times: protocols and features in time do not apply")
     else:
@@ -103,13 +107,10 @@ def _log(raw: Raw, schema: Schema, frame: Frame, total: int, now: int) -> Iterat
             yield Finding("span", "WARN", "all events have the same time")
         else:
             yield Finding("span", "PASS", f"events span {days:.1f} days")
-    identity = ["event_id"] if schema.event_id else [c for c in frame.collect_schema().names() if c != "row"]
-    kept = gather(first_of(frame, identity, "row").select("row"))["row"]
-    if len(kept) < total:
-        known = pl.int_range(total, eager=True)
-        twice = pl.DataFrame({"row": known.filter(~known.is_in(kept.implode()))})
-        what = f"{total - len(kept)} of {total} rows repeat an earlier one; the import drops them"
-        yield Finding("duplicates", "WARN", what, _examples(raw, twice))
+    again = repeats(staged, (), schema, engine, ROWS_PER_SLICE).again
+    if len(again):
+        what = f"{len(again)} of {total} rows repeat an earlier one; the import drops them"
+        yield Finding("duplicates", "WARN", what, _examples(raw, again.to_frame()))
     else:
         yield Finding("duplicates", "PASS", "no row repeats another")
     if schema.value:
@@ -139,6 +140,8 @@ def _entity(
     table = rows.entities(raw, entity)
     if table is None:
         return
+    for problem in rows.problems(raw, "items" if entity == "item" else "users"):
+        yield Finding(f"{entity}s: {problem.name}", "FAIL", str(problem.error), tuple(problem.examples))
     file = folder / f"{entity}s.parquet"
     raw.read(f"{entity}s", lambda: table.sink_parquet(file))
     known = pl.read_parquet(file)
@@ -155,12 +158,12 @@ def _entity(
         column = known[name]
         missing = column.is_null() | (column.list.len() == 0) if column.dtype == pl.List else column.is_null()
         covered = 1 - float(missing.sum()) / max(len(column), 1)
-        what = f"{covered:.1%} of {len(column)} {entity}s have a {name}"
+        what = f"{name} is known of {covered:.1%} of {len(column)} {entity}s"
         yield Finding(f"{entity}s.{name}", "WARN" if covered < SPARSE else "PASS", what)
 
 
 def _examples(raw: Raw, frame: pl.DataFrame) -> tuple[dict[str, object], ...]:
     """The first few of these rows, as they lie."""
     wanted = frame["row"].sort().head(EXAMPLES).to_list()
-    picked = raw.events.with_row_index("row").filter(pl.col("row").is_in(wanted))
+    picked = raw.events.with_row_index(rows.ROW).filter(pl.col(rows.ROW).is_in(wanted))
     return tuple(picked.collect(engine="streaming").to_dicts())

@@ -86,7 +86,7 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     if not Path(data).exists() and adapter in catalogue("shortlist.events.adapters"):
         positive = "" if adapter == "ncf_ml_1m" else "value >= 4"
         text = [f'[data]\nadapter = "{adapter}"', "", *_rest(positive, adapter in ("ncf_ml_1m", "ml_1m"))]
-        return "\n".join(text) + "\n", [f"{adapter} is a public log the program knows: its schema comes with it"]
+        return "\n".join(text) + "\n", [f"data: {adapter}, a public log whose schema comes with it"]
     files, guesses = _tables(Path(data))
     lines = ["[data]"]
     for role, path in files.items():
@@ -187,7 +187,8 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
     action = _named(columns, ACTION)
     if action is not None and action.values.n_unique() <= 50 and action.numbers is None:
         lines.append(f"action = {_text(action.name)}")
-        names = sorted(action.values.cast(pl.String).unique())
+        every = scan(file).frame.select(pl.col(action.name).cast(pl.String).unique().drop_nulls())
+        names = sorted(every.collect(engine="streaming")[action.name])
         for name in names:
             seen_only = re.search(r"impression|show|expos|served", name.lower()) is not None
             lines.append(f"actions.{_text(name)} = {{{' weight = 0.0 ' if seen_only else ''}}}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 
@@ -31,6 +31,10 @@ class Raw:
     schema: Schema
     published: pl.DataFrame | None = None
     tables: Mapping[str, Table] | None = None
+
+    def table(self, name: Literal["events", "items", "users"]) -> pl.LazyFrame | None:
+        """A table by name, None where there is none."""
+        return {"events": self.events, "items": self.items, "users": self.users}[name]
 
     def read(self, table: str, work: Callable[[], T]) -> T:
         """What some work over a table returns. Raises DataError naming a file that cannot be read."""

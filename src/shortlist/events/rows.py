@@ -12,13 +12,23 @@ from typing import Literal
 import polars as pl
 
 from shortlist.config import nearest
-from shortlist.errors import DataError
+from shortlist.errors import ConfigError, DataError
 from shortlist.events.log import EARLIEST_S, LATEST_S
 from shortlist.events.raw import Raw
 from shortlist.schema import MAX_ID_BYTES, Field
 
-__all__ = ["Problem", "events", "entities", "problems", "stage", "plausible", "unit_of"]
+__all__ = ["Problem", "Name", "ROW", "events", "entities", "problems", "stage", "plausible", "unit_of"]
 
+Name = Literal["events", "items", "users"]
+
+ROW = "(row)"  # the place of a raw row; a name that no data have
+RESERVED = {
+    "events": (
+        "row", "offset", "bucket", "user", "item", "action", "value", "time_ms", "event_id", "request_id", "position",
+    ),
+    "items": ("row", "key", "id"),
+    "users": ("row", "key", "id"),
+}  # fmt: skip
 _PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _UNITS = {"s": "seconds", "ms": "milliseconds"}
 
@@ -74,44 +84,50 @@ def events(raw: Raw) -> pl.LazyFrame:
     if schema.position:
         columns.append(_number(schema.position, types).cast(pl.Int32, strict=False).alias("position"))
     columns += [_field(name, field, types, schema.time_unit).alias(name) for name, field in schema.context.items()]
-    return raw.events.with_row_index("row").select(pl.col("row").cast(pl.Int64), *columns)
+    return raw.events.with_row_index(ROW).select(pl.col(ROW).cast(pl.Int64).alias("row"), *columns)
 
 
 def entities(raw: Raw, entity: Literal["user", "item"]) -> pl.LazyFrame | None:
     """Items or users in canonical columns, None where the project names no table of them."""
-    table = raw.items if entity == "item" else raw.users
+    table = raw.table("items" if entity == "item" else "users")
     if table is None:
         return None
     column = raw.schema.item if entity == "item" else raw.schema.user
     types = _types(raw, "items" if entity == "item" else "users")
     fields = raw.schema.fields(entity)
     columns = [_field(name, field, types, raw.schema.time_unit).alias(name) for name, field in fields.items()]
-    return table.with_row_index("row").select(pl.col("row").cast(pl.Int64), _id(column, types).alias("id"), *columns)
+    numbered = table.with_row_index(ROW)
+    return numbered.select(pl.col(ROW).cast(pl.Int64).alias("row"), _id(column, types).alias("id"), *columns)
 
 
-def problems(raw: Raw) -> list[Problem]:
-    """Everything that keeps rows of the log from being used, most basic first; empty for a log that can be imported."""
-    types = _types(raw, "events")
-    rules = _rules(raw, types)
-    numbered = raw.events.with_row_index("row")
+def problems(raw: Raw, table: Name = "events") -> list[Problem]:
+    """Everything that keeps rows of a table from being used, most basic first; empty for one that can be imported.
+
+    Raises DataError for a column that is missing or of an impossible type, and for a log without events.
+    """
+    frame = raw.table(table)
+    if frame is None:
+        return []
+    types = _types(raw, table)
+    rules = _rules(raw, types) if table == "events" else _entity_rules(raw, table, types)
+    numbered = frame.with_row_index(ROW)
     asked = [pl.len().alias("rows")]
     for n, rule in enumerate(rules):
-        asked += [rule.bad.sum().alias(f"count{n}"), pl.when(rule.bad).then("row").min().alias(f"first{n}")]
+        asked += [rule.bad.sum().alias(f"count{n}"), pl.when(rule.bad).then(ROW).min().alias(f"first{n}")]
     asking = numbered.select(asked)
-    answer = raw.read("events", lambda: asking.collect(engine="streaming").row(0, named=True))
-    if not answer["rows"]:
+    answer = raw.read(table, lambda: asking.collect(engine="streaming").row(0, named=True))
+    if not answer["rows"] and table == "events":
         raise DataError("the log is empty", where=_where(raw), hint="a log has at least one event")
     found = []
     for n, rule in enumerate(rules):
         if count := int(answer[f"count{n}"] or 0):
             rows = numbered.filter(rule.bad).head(3).collect(engine="streaming").to_dicts()
-            value = rows[0].get(rule.column)
-            error = _told(raw, rule, count, value, int(answer[f"first{n}"]))
+            error = _told(raw, table, rule, count, rows[0].get(rule.column), int(answer[f"first{n}"]))
             found.append(Problem(rule.name, count, rows, error))
     return found
 
 
-def _told(raw: Raw, rule: _Rule, count: int, value: object, row: int) -> DataError:
+def _told(raw: Raw, table: Name, rule: _Rule, count: int, value: object, row: int) -> DataError:
     what, hint = rule.what.format(count=count, value=value), rule.hint
     if rule.name == "time range" and isinstance(value, (int, float, str)):
         declared = _UNITS.get(raw.schema.time_unit, "")
@@ -122,25 +138,15 @@ def _told(raw: Raw, rule: _Rule, count: int, value: object, row: int) -> DataErr
             hint = f'set schema.time_unit = "{short}"' if short else "divide them down to milliseconds"
     if rule.name == "actions":
         hint = f"{nearest(str(value), raw.schema.action_names)} or declare schema.actions.{value}"
-    return DataError(what, where=raw.place("events", row), hint=hint)
+    return DataError(what, where=raw.place(table, row), hint=hint)
 
 
 def _rules(raw: Raw, types: dict[str, pl.DataType]) -> list[_Rule]:
     schema = raw.schema
     rules = []
     for name, column in (("user ids", schema.user), ("item ids", schema.item), ("event ids", schema.event_id)):
-        if column is None:
-            continue
-        if types[column].is_float():
-            part = pl.col(column).is_not_null() & (pl.col(column) != pl.col(column).floor()).fill_null(True)
-            what, hint = f"{{count}} {name} are fractions: {{value}}", "ids are text or whole numbers"
-            rules.append(_Rule(name, column, part, what, hint))
-        size = _id(column, types).str.len_bytes()
-        empty = pl.col(column).is_null() | (size == 0).fill_null(False)
-        rules.append(_Rule(name, column, empty, f"{{count}} {name} are missing or empty", "drop or fill these rows"))
-        long = (size > MAX_ID_BYTES).fill_null(False)
-        what = f"{{count}} {name} are longer than {MAX_ID_BYTES} bytes"
-        rules.append(_Rule(name, column, long, what, "shorten or hash them"))
+        if column is not None:
+            rules += _id_rules(name, column, types)
     if schema.time_unit != "none":
         rules += _time_rules(schema.time, schema.time_unit, types)
     if schema.action:
@@ -148,12 +154,49 @@ def _rules(raw: Raw, types: dict[str, pl.DataType]) -> list[_Rule]:
         what = "{count} events have an undeclared action: {value!r}"
         rules.append(_Rule("actions", schema.action, unknown, what, ""))
     if schema.value:
-        number = _number(schema.value, types)
-        unread = pl.col(schema.value).is_not_null() & number.is_null()
-        bad = unread | number.is_nan().fill_null(False) | number.is_infinite().fill_null(False)
-        what, hint = "{count} values are not numbers: {value!r}", "leave a value empty where there is none"
-        rules.append(_Rule("values", schema.value, bad, what, hint))
+        rules.append(_number_rule("values", schema.value, types))
+    for name, field in schema.context.items():
+        rules += _field_rules(name, field, types, schema.time_unit)
     return rules
+
+
+def _entity_rules(raw: Raw, table: Name, types: dict[str, pl.DataType]) -> list[_Rule]:
+    entity: Literal["user", "item"] = "item" if table == "items" else "user"
+    rules = _id_rules(f"{entity} ids", raw.schema.item if entity == "item" else raw.schema.user, types)
+    for name, field in raw.schema.fields(entity).items():
+        rules += _field_rules(name, field, types, raw.schema.time_unit)
+    return rules
+
+
+def _id_rules(name: str, column: str, types: dict[str, pl.DataType]) -> list[_Rule]:
+    rules = []
+    if types[column].is_float():
+        part = pl.col(column).is_not_null() & (pl.col(column) != pl.col(column).floor()).fill_null(True)
+        what, hint = f"{{count}} {name} are fractions: {{value}}", "ids are text or whole numbers"
+        rules.append(_Rule(name, column, part, what, hint))
+    size = _id(column, types).str.len_bytes()
+    empty = pl.col(column).is_null() | (size == 0).fill_null(False)
+    rules.append(_Rule(name, column, empty, f"{{count}} {name} are missing or empty", "drop or fill these rows"))
+    long = (size > MAX_ID_BYTES).fill_null(False)
+    what = f"{{count}} {name} are longer than {MAX_ID_BYTES} bytes"
+    rules.append(_Rule(name, column, long, what, "shorten or hash them"))
+    return rules
+
+
+def _field_rules(name: str, field: Field, types: dict[str, pl.DataType], unit: str) -> list[_Rule]:
+    if field.kind == "dense" and types[name] != pl.Boolean:
+        return [_number_rule(f"values of {name}", name, types)]
+    if field.kind == "time":
+        return _time_rules(name, "ms" if unit == "none" else unit, types)[1:]  # a time may be missing here
+    return []
+
+
+def _number_rule(name: str, column: str, types: dict[str, pl.DataType]) -> _Rule:
+    number = _number(column, types)
+    unread = pl.col(column).is_not_null() & number.is_null()
+    bad = unread | number.is_nan().fill_null(False) | number.is_infinite().fill_null(False)
+    hint = "leave a value empty where there is none"
+    return _Rule(name, column, bad, f"{{count}} {name} are not numbers: {{value!r}}", hint)
 
 
 def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_Rule]:
@@ -184,10 +227,10 @@ def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_
     ]
 
 
-def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl.DataType]:
+def _types(raw: Raw, table: Name) -> dict[str, pl.DataType]:
     """Types of the raw columns, once every column the schema names is there and can hold what it should."""
     schema = raw.schema
-    frame = {"events": raw.events, "items": raw.items, "users": raw.users}[table]
+    frame = raw.table(table)
     assert frame is not None
     types = dict(frame.collect_schema())
     where = _where(raw, table)
@@ -202,6 +245,10 @@ def _types(raw: Raw, table: Literal["events", "items", "users"]) -> dict[str, pl
     else:
         ids = [("item", schema.item)] if table == "items" else [("user", schema.user)]
         fields, others = (schema.items if table == "items" else schema.users), []
+    for name in fields:
+        if name in RESERVED[table]:
+            place = f"schema.{'context' if table == 'events' else table}.{name}"
+            raise ConfigError(f"no field can be called {name!r}", where=place, hint="rename the column")
     for key, column in (*ids, *numbers, *others, *((name, name) for name in fields)):
         if column is not None and column not in types:
             owner = f"schema.{'context' if table == 'events' else table}.{key}" if key in fields else f"schema.{key}"

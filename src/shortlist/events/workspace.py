@@ -23,9 +23,10 @@ from shortlist.errors import DataError
 from shortlist.events import rows
 from shortlist.events.log import EventLog
 from shortlist.events.raw import Raw, Say, load, schema_of
+from shortlist.events.repeats import repeats
 from shortlist.schema import Catalogue, Keys, Profiles, Schema
 from shortlist.tables.engine import Frame, gather, open_frame
-from shortlist.tables.log import first_of, first_seen, running, span
+from shortlist.tables.log import first_seen, running, span
 
 __all__ = [
     "Report", "import_log", "events", "catalogue", "keys", "schema", "snapshot", "last_offset", "published",
@@ -71,9 +72,9 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
         hint = "undo the change, or `shortlist import --fresh`"
         raise DataError("the log was imported under another [schema]", where=str(home / "import.json"), hint=hint)
     say("checking the log")
-    wrong = rows.problems(raw)
-    if wrong:
-        raise wrong[0].error
+    for table in ("events", "items", "users"):
+        for problem in rows.problems(raw, table):
+            raise problem.error
     home.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as closing:
         work = Path(closing.enter_context(tempfile.TemporaryDirectory(dir=home, prefix=".import-")))
@@ -85,7 +86,7 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
             "item": _register(log, "item", raw, staged, say),
         }
         sides = {entity: _entities(raw, entity, known[entity]) for entity in ("user", "item")}
-        _encode(work, known)
+        _encode(work, known, schema)
         there = [] if fresh else _files(project)
         start = max((_end(file) for file in there), default=0)
         say("writing events")
@@ -99,7 +100,7 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
             _put(frame, home / f"{entity}s.parquet")
         if raw.published is not None:
             _put(_published(raw.published, known), home / "published.parquet")
-    parts = [*before.get("parts", []), *done.parts]
+    parts = _recorded(project, before, done.parts)
     digests = [*(p["digest"] for p in parts), *(_digest(f) if f is not None else "" for f in sides.values())]
     report = Report(
         rows=done.rows, duplicates=done.duplicates, known=done.known, added=added,
@@ -177,7 +178,7 @@ def _register(log: EventLog, entity: Literal["user", "item"], raw: Raw, frame: F
     table = rows.entities(raw, entity)
     if table is not None:
         ids = raw.read(f"{entity}s", lambda: table.select("id").collect(engine="streaming"))["id"]
-        log.register(entity, ids.drop_nulls().unique(maintain_order=True))
+        log.register(entity, ids)
     known = log.keys(entity)
     say(f"{len(seen)} {entity}s in the log, {len(known)} keys")
     return known
@@ -189,10 +190,6 @@ def _entities(raw: Raw, entity: str, known: Keys) -> pl.DataFrame | None:
         return None
     name = f"{entity}s"
     frame = raw.read(name, lambda: table.collect(engine="streaming"))
-    empty = frame.filter(pl.col("id").is_null() | (pl.col("id").str.len_bytes() == 0))
-    if len(empty):
-        what = f"{len(empty)} {entity} ids are missing or empty"
-        raise DataError(what, where=raw.place(name, empty["row"][0]), hint="drop or fill these rows")
     frame = frame.unique([c for c in frame.columns if c != "row"], keep="first", maintain_order=True)
     twice = frame.filter(~pl.col("id").is_first_distinct())
     if len(twice):
@@ -202,60 +199,48 @@ def _entities(raw: Raw, entity: str, known: Keys) -> pl.DataFrame | None:
     return keyed.select("key", pl.exclude("key", "row")).sort("key")
 
 
-def _encode(work: Path, known: dict[str, Keys]) -> None:
-    """Replace ids by keys: `rows.parquet` -> `keyed.parquet`, streaming."""
+def _encode(work: Path, known: dict[str, Keys], schema: Schema) -> None:
+    """Replace ids by keys and say which hour a row belongs to: `rows.parquet` -> `keyed.parquet`, streaming."""
+    bucket = pl.col("row") // ROWS_PER_PART if schema.time_unit == "none" else pl.col("time_ms") // HOUR_MS
     frame = pl.scan_parquet(work / "rows.parquet")
     for entity, table in known.items():
         pairs = pl.LazyFrame({entity: table.ids, "key": pl.arange(len(table), dtype=pl.Int64, eager=True)})
         frame = frame.join(pairs, on=entity, how="left").with_columns(pl.col("key").alias(entity)).drop("key")
-    frame.sink_parquet(work / "keyed.parquet")
+    frame.with_columns(bucket=bucket).sink_parquet(work / "keyed.parquet")
     (work / "rows.parquet").unlink()
 
 
 def _parts(project: Project, schema: Schema, work: Path, there: list[Path], start: int) -> _Done:
     """Write new events as parts in order of (time, row), offsets counting from `start`."""
-    keyed = work / "keyed.parquet"
-    bucket = pl.col("row") // ROWS_PER_PART if schema.time_unit == "none" else pl.col("time_ms") // HOUR_MS
-    pl.scan_parquet(keyed).with_columns(bucket=bucket).sink_parquet(work / "bucketed.parquet")
-    keyed.unlink()
-    staged = work / "bucketed.parquet"
-    engine = project.config.data.engine
+    engine, staged = project.config.data.engine, work / "keyed.parquet"
     total = int(gather(span(open_frame(engine, [staged]), "row"))["rows"][0])
-    drop, repeated = _repeated_ids(staged, there, total) if schema.event_id else (None, 0)
-    offset, duplicates, known, parts = start, repeated, 0, []
+    found = repeats(staged, there, schema, engine, ROWS_PER_PART)
+    drop = pl.concat([found.again, found.known]).to_frame()
+    offset, parts = start, []
     for low, high in _ranges(gather(running(open_frame(engine, [staged]), "bucket"))):
-        chunk = (
-            pl.scan_parquet(staged)
-            .filter(pl.col("bucket").is_between(low, high))
-            .drop("bucket")
-            .collect(engine="streaming")
-        )
-        rows_before = len(chunk)
-        if drop is not None:
-            chunk = chunk.join(drop, on="row", how="anti")
-            known += rows_before - len(chunk)
-        else:
-            identity = [name for name, kind in chunk.schema.items() if name != "row" and kind != pl.List]
-            chunk.write_parquet(work / "chunk.parquet")
-            chunk = gather(first_of(open_frame(engine, [work / "chunk.parquet"]), identity, "row"))
-            duplicates += rows_before - len(chunk)
-            rows_before = len(chunk)
-            chunk = _without(chunk, there, identity)
-            known += rows_before - len(chunk)
+        some = pl.scan_parquet(staged).filter(pl.col("bucket").is_between(low, high)).drop("bucket")
+        chunk = some.collect(engine="streaming").join(drop, on="row", how="anti").sort("time_ms", "row")
         if not len(chunk):
             continue
-        chunk = chunk.sort("time_ms", "row").with_columns(
-            offset=pl.arange(offset, offset + len(chunk), dtype=pl.Int64, eager=True)
-        )
-        chunk = chunk.select(*COLUMNS, pl.exclude("row", *COLUMNS))
-        name = f"part-{offset:015d}.parquet"
-        chunk.write_parquet(work / "events" / name)
-        bounds = {"low_ms": int(chunk["time_ms"][0]), "high_ms": int(chunk["time_ms"][-1])}
-        parts.append({"file": name, "rows": len(chunk), "digest": _digest(chunk), **bounds})
+        offsets = pl.arange(offset, offset + len(chunk), dtype=pl.Int64, eager=True)
+        chunk = chunk.with_columns(offset=offsets).select(*COLUMNS, pl.exclude("row", *COLUMNS))
+        file = work / "events" / f"part-{offset:015d}.parquet"
+        chunk.write_parquet(file)
+        parts.append(_described(file, chunk))
         offset += len(chunk)
-    if drop is not None:
-        known -= repeated  # `drop` holds both kinds
-    return _Done(total, duplicates, known, parts)
+    return _Done(total, len(found.again), len(found.known), parts)
+
+
+def _described(file: Path, part: pl.DataFrame) -> dict[str, Any]:
+    """What `import.json` keeps of a part."""
+    low, high = int(part["time_ms"][0]), int(part["time_ms"][-1])
+    return {"file": file.name, "rows": len(part), "digest": _digest(part), "low_ms": low, "high_ms": high}
+
+
+def _recorded(project: Project, before: dict[str, Any], done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every part there is, described; one that an interrupted import left behind is read for it."""
+    known = {part["file"]: part for part in (*before.get("parts", []), *done)}
+    return [known.get(file.name) or _described(file, pl.read_parquet(file)) for file in _files(project)]
 
 
 def _ranges(buckets: pl.DataFrame) -> Iterator[tuple[int, int]]:
@@ -263,34 +248,6 @@ def _ranges(buckets: pl.DataFrame) -> Iterator[tuple[int, int]]:
     groups = buckets.with_columns(part=((pl.col("below") - pl.col("n")) // ROWS_PER_PART).cast(pl.Int64))
     bounds = groups.group_by("part").agg(low=pl.col("bucket").min(), high=pl.col("bucket").max()).sort("part")
     yield from bounds.select("low", "high").iter_rows()
-
-
-def _repeated_ids(staged: Path, there: list[Path], total: int) -> tuple[pl.DataFrame, int]:
-    """Rows whose event id is in an earlier row or already imported; and how many of them the former.
-
-    Taken in slices of the ids' hash, so that a slice fits a part's memory.
-    """
-    slices = total // ROWS_PER_PART + 1
-    drops, repeated = [], 0
-    for n in range(slices):
-        mine = pl.col("event_id").hash(seed=0) % slices == n
-        fresh = pl.scan_parquet(staged).select("event_id", "row").filter(mine).collect(engine="streaming").sort("row")
-        again = fresh.filter(~pl.col("event_id").is_first_distinct())
-        repeated += len(again)
-        drops.append(again.select("row"))
-        if there:
-            old = pl.scan_parquet(there).select("event_id").filter(mine).collect(engine="streaming")
-            first = fresh.filter(pl.col("event_id").is_first_distinct())
-            drops.append(first.join(old, on="event_id", how="semi").select("row"))
-    return pl.concat(drops), repeated
-
-
-def _without(chunk: pl.DataFrame, there: list[Path], identity: list[str]) -> pl.DataFrame:
-    if not there or not len(chunk):
-        return chunk
-    near = pl.col("time_ms").is_between(chunk["time_ms"].min(), chunk["time_ms"].max())
-    old = pl.scan_parquet(there).filter(near).select(identity)
-    return chunk.lazy().join(old, on=identity, how="anti", nulls_equal=True).collect(engine="streaming")
 
 
 def _end(file: Path) -> int:

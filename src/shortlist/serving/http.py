@@ -66,7 +66,10 @@ def application(
 ) -> Starlette:
     """The ASGI app. `routes` are further pages; `background` runs as long as the app does."""
     handlers = _Handlers(engine)
-    own = [Route(call.path, partial(handlers.answer, call), methods=[call.method], name=call.name) for call in openapi.CALLS]
+    own = [
+        Route(call.path, partial(handlers.answer, call), methods=[call.method], name=call.name)
+        for call in openapi.CALLS
+    ]
     text = ENCODER.encode(openapi.document())
     page = openapi.page()
     own.append(Route("/openapi.json", lambda request: Response(text, media_type="application/json")))

@@ -26,6 +26,7 @@ from shortlist.funnel.pipeline import Channel, Funnel, Keep, Recalled, Source
 from shortlist.funnel.recipes import assemble
 from shortlist.funnel.requests import make
 from shortlist.funnel.selectors.top import Top
+from shortlist.funnel.sources.neighbours import Neighbours
 from shortlist.schema import MISSING, Schema
 from shortlist.serving.guard import Guard
 from shortlist.store.base import State
@@ -33,6 +34,7 @@ from shortlist.store.base import State
 __all__ = ["Live", "Users", "open_release", "together"]
 
 ITEM_TO_ITEM = "neighbours"
+RECENT = 100  # items of the history that reasons are looked for in, where a channel goes from all
 SAMPLE = 512  # keys compared with the log when a release is opened
 
 
@@ -99,6 +101,12 @@ class Live:
     def item_to_item(self) -> tuple[str, ...]:
         """Channels that go from items to items."""
         return tuple(n for n, form in self.forms.items() if self.source(n) == ITEM_TO_ITEM and isinstance(form, Lists))
+
+    def looks_back(self, channel: str) -> int:
+        """How many items of the history an item-to-item channel goes from."""
+        default = Neighbours.Config.last
+        last = self.channels[channel]["options"].get("last", default)
+        return RECENT if last is None else int(last)
 
     def name(self, key: int) -> str:
         """Raw id of an item key. A key given after the release has none here."""

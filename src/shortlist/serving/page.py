@@ -50,7 +50,7 @@ def _causes(live: Live, slates: Slates, keys: NDArray[np.int64]) -> dict[str, li
     for channel in live.item_to_item:
         form = live.forms[channel]
         assert isinstance(form, Lists)
-        found = because(form, slates.requests.history.items, keys)
+        found = because(form, slates.requests.history.items, keys, live.looks_back(channel))
         titles = zip(found.tolist(), live.titles(found), strict=True)
         out[channel] = [None if key < 0 else title or live.name(key) for key, title in titles]
     return out

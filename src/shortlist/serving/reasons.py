@@ -11,18 +11,16 @@ from shortlist.serving.wire import Brought
 
 __all__ = ["because", "words"]
 
-RECENT = 50
 
+def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64], last: int) -> NDArray[np.int64]:
+    """For each shown item [S] the one of the `last` items of the history whose list scores it highest, -1 for none.
 
-def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each shown item [S] the item of the recent history whose list scores it highest, -1 where none has it.
-
-    Ties go to the more recent one.
+    Ties go to the more recent one; a score of 0 or less is no reason.
     """
     out = np.full(len(shown), -1, dtype=np.int64)
-    recent = history[-RECENT:][::-1]
+    recent = history[::-1]
     _, first = np.unique(recent, return_index=True)
-    recent = recent[np.sort(first)]
+    recent = recent[np.sort(first)][:last]
     if not len(recent) or not len(form.keys) or not len(shown):
         return out
     at = np.minimum(np.searchsorted(form.keys, recent), len(form.keys) - 1)
@@ -32,7 +30,7 @@ def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64]) -
     flat = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
     order = np.argsort(shown, kind="stable")
     place = np.minimum(np.searchsorted(shown[order], form.items[flat]), len(shown) - 1)
-    hit = shown[order][place] == form.items[flat]
+    hit = (shown[order][place] == form.items[flat]) & (form.scores[flat] > 0)
     owner, target, score = np.repeat(np.arange(len(recent)), counts)[hit], order[place[hit]], form.scores[flat[hit]]
     best = np.lexsort((owner, -score, target))
     target, owner = target[best], owner[best]
