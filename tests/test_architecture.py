@@ -115,8 +115,10 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         *project["dependencies"],
         *(x for name, e in project["optional-dependencies"].items() if name != "dev" for x in e),
     ]
-    declared = {re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0].lower() for line in lines}
-    owners = {module: {name.lower() for name in names} for module, names in packages_distributions().items()}
+    declared = {re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0].lower().replace("_", "-") for line in lines}
+    owners = {
+        module: {name.lower().replace("_", "-") for name in names} for module, names in packages_distributions().items()
+    }
     imported: set[str] = set()
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

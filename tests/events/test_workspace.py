@@ -1,5 +1,6 @@
 """A project's own copy of its log: imported once, again, on either engine, with live events behind it."""
 
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -314,6 +315,21 @@ def test_a_crash_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch
     assert events(opened).collect().equals(before)
     assert not list((tmp_path / "var").glob(".import-*"))
     assert done(import_log(opened, quiet, T)) == (5, 0, 4, 1)
+
+
+def test_one_import_at_a_time(tmp_path: Path) -> None:
+    opened = project(tmp_path)
+    import_log(opened, quiet, T)
+    left = tmp_path / "var" / ".import-killed"
+    left.mkdir()
+    with (tmp_path / "var" / "import.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError) as caught:
+            import_log(opened, quiet, T)
+    assert str(caught.value) == f"{tmp_path}/var: another import is running (wait for it to end)"
+    assert left.exists()
+    import_log(opened, quiet, T)
+    assert not left.exists()
 
 
 def test_a_part_without_a_record_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

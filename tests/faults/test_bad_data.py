@@ -297,7 +297,7 @@ def test_a_field_that_is_no_time(tmp_path: Path) -> None:
     pl.DataFrame({"item": ["a", "b"], "born": [None, 1_700_000_000]}).write_parquet(tmp_path / "items.parquet")
     assert message(tmp_path, 'items.born = "time"', ITEMS) == (
         "items.parquet, row 1: times look like seconds, but milliseconds are declared: 1700000000 "
-        '(set schema.time_unit = "s")'
+        "(write them in the unit of the log's times)"
     )
 
 

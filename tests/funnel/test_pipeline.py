@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.funnel.world import SCHEMA, USERS, Brings, Drawn, Only, ask, drawn, funnel, objects, pages, profiles, ranked
 
 from shortlist.candidates import BACKFILL, Candidates, Ragged
 from shortlist.forms import Lists
@@ -21,7 +22,6 @@ from shortlist.funnel.sources.neighbours import Neighbours
 from shortlist.funnel.sources.popular import Popular
 from shortlist.funnel.trace import SELECTED, fates
 from shortlist.schema import Profiles
-from tests.funnel.world import SCHEMA, USERS, Brings, Drawn, Only, ask, drawn, funnel, objects, pages, profiles, ranked
 
 Ranks = dict[int, dict[str, int]]
 
@@ -53,7 +53,7 @@ def reference(world: Drawn, user: int) -> tuple[list[int], dict[int, str], Ranks
     filled: list[int] = []
     if world.fallback is not None and sum(refused(i) is None for i in ranks) < world.n:
         rows = [(item, float(-n)) for n, item in enumerate(world.fallback)]
-        for item, rank in brought(rows, world.n).items():
+        for item, rank in brought(rows, 4 * world.n).items():
             if item not in ranks:
                 ranks[item] = {BACKFILL: rank}
                 filled.append(item)
@@ -106,9 +106,9 @@ MMR = Mmr(
 @given(drawn(), st.integers(1, 3), st.booleans())
 @settings(max_examples=200)
 def test_a_batch_of_one_and_blocks_give_what_the_batch_gives(world: Drawn, block: int, diverse: bool) -> None:
-    whole = world.funnel(MMR if diverse else None).run(world.requests)
-    parts = world.funnel(MMR if diverse else None, block=block).run(world.requests)
-    for other in (parts, *(world.funnel(MMR if diverse else None).run(world.requests.take(u, u + 1)) for u in range(4))):
+    selector, requests = (MMR if diverse else None), world.requests
+    whole, parts = world.funnel(selector).run(requests), world.funnel(selector, block=block).run(requests)
+    for other in (parts, *(world.funnel(selector).run(requests.take(u, u + 1)) for u in range(USERS))):
         first = 0 if other is parts else int(other.requests.users[0])
         last = first + len(other.requests)
         assert pages(other) == pages(whole)[first:last]
@@ -194,9 +194,7 @@ def test_a_source_that_returns_its_whole_list_is_cut_at_its_quota() -> None:
 
 
 def test_backfill_comes_only_where_short_and_behind_everything_else() -> None:
-    one = funnel(
-        Brings({0: [(5, 1.0), (6, 0.5)], 1: [(7, 3.0), (8, 2.0), (9, 1.0)]}), fallback=ranked(5, 1, 2, 3)
-    )
+    one = funnel(Brings({0: [(5, 1.0), (6, 0.5)], 1: [(7, 3.0), (8, 2.0), (9, 1.0)]}), fallback=ranked(5, 1, 2, 3))
     slates = one.run(ask([], [], n=3))
     # user 0 has two of three: the hot list gives 5 (there already), then 1; user 1 needs nothing
     assert pages(slates) == [[5, 6, 1], [7, 8, 9]]
@@ -332,9 +330,9 @@ def test_an_earlier_page_is_gone_on_from() -> None:
 
 
 def test_one_channel_alone() -> None:
-    for world in (funnel(ranked(0, 1), ranked(2, 3), ranked(4, 5)),):
-        for name, page in (("a", [0, 1]), ("b", [2, 3]), ("c", [4, 5])):
-            assert pages(alone(world, name).run(ask([], n=2))) == [page]
+    world = funnel(ranked(0, 1), ranked(2, 3), ranked(4, 5))
+    for name, page in (("a", [0, 1]), ("b", [2, 3]), ("c", [4, 5])):
+        assert pages(alone(world, name).run(ask([], n=2))) == [page]
     with pytest.raises(KeyError):
         alone(funnel(ranked(0)), "z")
 

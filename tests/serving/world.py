@@ -62,7 +62,7 @@ def objects(values: Sequence[Any]) -> NDArray[Any]:
 
 
 def catalogue() -> Catalogue:
-    genres = [["War"]] * 10 + [["Love", "Drama"]] * 10 + [["Odd"]] * 6 + [None, []]
+    genres: list[Any] = [["War"]] * 10 + [["Love", "Drama"]] * 10 + [["Odd"]] * 6 + [None, []]
     items = {
         "title": objects(TITLES),
         "genres": objects(genres),

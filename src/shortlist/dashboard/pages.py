@@ -1,4 +1,4 @@
-"""Pages over a running engine: what it does, and why a user sees what is shown. Plain HTML, nothing fetched from outside.
+"""Pages over a running engine: what it does, and why a user sees what is shown. Plain HTML, nothing from outside.
 
 Everything shown is escaped by the templates; the content security policy allows no script at all.
 """

@@ -136,6 +136,8 @@ def _told(raw: Raw, table: Name, rule: _Rule, count: int, value: object, row: in
             what = f"times look like {looks}, but {declared} are declared: {value}"
             short = {unit: key for key, unit in _UNITS.items()}.get(looks)
             hint = f'set schema.time_unit = "{short}"' if short else "divide them down to milliseconds"
+            if table != "events":
+                hint = "write them in the unit of the log's times"
     if rule.name == "actions":
         hint = f"{nearest(str(value), raw.schema.action_names)} or declare schema.actions.{value}"
     return DataError(what, where=raw.place(table, row), hint=hint)

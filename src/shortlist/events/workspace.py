@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -77,6 +78,7 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
             raise problem.error
     home.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as closing:
+        closing.enter_context(_alone(home))
         work = Path(closing.enter_context(tempfile.TemporaryDirectory(dir=home, prefix=".import-")))
         rows.stage(raw, work / "rows.parquet")
         log = closing.enter_context(contextlib.closing(EventLog(home / "log.db")))
@@ -156,6 +158,19 @@ def published(project: Project) -> pl.DataFrame | None:
     """The split a public log fixes, by key: `user`, `item` held out, `candidates` to rank, the held-out one first."""
     file = project.home / "published.parquet"
     return pl.read_parquet(file) if file.is_file() else None
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One import at a time; what a killed one left is cleared away. Raises DataError when another is running."""
+    with (home / "import.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError("another import is running", where=str(home), hint="wait for it to end") from None
+        for left in home.glob(".import-*"):
+            shutil.rmtree(left)
+        yield
 
 
 @dataclass(frozen=True)

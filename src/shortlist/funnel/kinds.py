@@ -66,7 +66,7 @@ class Kinds:
         """0/1 rows [..., V] of items [...], at least one column. V are all values, or those among these items."""
         rows = self.items.rows(keys.ravel())
         if self.table is not None:
-            return self.table[rows].reshape(*keys.shape, -1)  # row -1, no such item, is the empty last one
+            return self.table[rows.reshape(keys.shape)]  # row -1, no such item, is the empty last one
         known = np.flatnonzero(rows >= 0)
         start = self.offsets[rows[known]]
         counts = self.offsets[rows[known] + 1] - start
@@ -75,7 +75,7 @@ class Kinds:
         local, code = np.unique(self.codes[at], return_inverse=True)
         out = np.zeros((keys.size, max(len(local), 1)), dtype=np.float32)
         out[np.repeat(known, counts), code] = 1.0
-        return out.reshape(*keys.shape, -1)
+        return out.reshape(*keys.shape, out.shape[1])
 
 
 def _flat(column: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -235,7 +235,7 @@ class Funnel:
             return code
 
         names = (*(c.name for c in self.channels), BACKFILL)
-        quotas = np.array([*(c.quota for c in self.channels), requests.n], dtype=np.int64)
+        quotas = np.array([*(c.quota for c in self.channels), _ROOM * requests.n], dtype=np.int64)
         return merge(len(requests), names, recalled, quotas, tuple(self.filters), verdict)
 
     def _backfill(
@@ -243,7 +243,7 @@ class Funnel:
     ) -> Recalled:
         """The fallback's rows for the requests that came up short. Online, a failing fallback leaves them short."""
         try:
-            rows = sound(fallback.recall(requests, requests.n, self.keep(requests)), len(requests))
+            rows = sound(fallback.recall(requests, _ROOM * requests.n, self.keep(requests)), len(requests))
         except Exception as error:
             if strict:
                 raise
@@ -319,6 +319,7 @@ class Funnel:
 
 
 _NONE: Recalled = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+_ROOM = 4  # times the page that the fallback is asked for, so that rules have a choice
 _LARGEST = 1 << 40  # keys are counted up from 0; anything beyond is not a key
 
 

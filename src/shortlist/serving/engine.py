@@ -253,7 +253,7 @@ class Engine:
         return state.offset, replace(slates, took_ms={"state": took, **slates.took_ms}), notes
 
     def _state(self, live: Live, ask: Ask, until: float) -> tuple[int, State, list[str]]:
-        """The user's key, which may be younger than the release, and what is known; nothing where that is late or fails."""
+        """The user's key (it may be younger than the release) and what is known: nothing where that is late or fails."""
 
         def read() -> tuple[int, State]:
             if not self._slots.acquire(blocking=False):
@@ -473,7 +473,7 @@ def requests_of(live: Live, ask: Ask, key: int, state: State) -> Requests:
 
 
 def find_channel(live: Live, name: str, scene: str | None = None) -> tuple[str, Funnel, Channel]:
-    """A channel in a scene, by default the first that has it. Raises NotFoundError, RequestError for an unknown scene."""
+    """A channel in a scene, by default the first that has it. Raises NotFoundError, for a scene RequestError."""
     if scene is not None and scene not in live.funnels:
         raise RequestError(f"no scene is called {scene!r}", where="scene", hint=nearest(scene, live.scenes))
     for label, funnel in live.funnels.items():

@@ -220,7 +220,7 @@ class _Handlers:
 
 
 async def in_thread(seconds: float, work: Callable[[], T], threads: anyio.CapacityLimiter) -> T:
-    """Blocking work off the event loop. Raises LateError after `seconds`, OverloadedError when too much waits already."""
+    """Blocking work off the event loop. Raises LateError after `seconds`, OverloadedError when too much waits."""
     if threads.statistics().tasks_waiting >= WAITING:
         raise OverloadedError(f"{WAITING} calls wait already", where="server", hint="come back in a second")
     try:
