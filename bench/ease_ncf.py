@@ -5,7 +5,8 @@ tied scores.
 
 The log has no times, so lambda is chosen on a random train item of each user, held out, among 99 random items
 the user lacks, by the sum of both metrics, averaged over the seeds; then the whole train set is fitted once and the
-published test file, kept as it is (156 of its negatives are the user's own test item), is scored once.
+published test file is scored once. Some of its negatives are the user's own test item: the file is kept as it is,
+and the result given with such a pair tied and, as a ranking holds an item once, without the repeat.
 Goal: at least 0.717 / 0.450.
 """
 
@@ -27,14 +28,20 @@ GRID = (100.0, 200.0, 300.0, 500.0, 700.0, 1000.0, 1500.0, 2000.0, 3000.0)
 Ints = NDArray[np.int64]
 
 
-def measure(train: Interactions, lam: float, users: Ints, candidates: Ints) -> dict[str, float]:
-    """HR@10 and NDCG@10 of candidates [U, 100], the positive first. An item nobody has in train scores 0."""
+def score(train: Interactions, lam: float, users: Ints, candidates: Ints) -> NDArray[np.float32]:
+    """Scores x_u B of candidates [U, 100]. An item nobody has in train scores 0."""
     scores_UI = train.matrix @ weights(train.matrix, lam)
     scores_UI = np.pad(scores_UI, ((0, 0), (0, 1)))
     rows = np.searchsorted(train.user_keys, users)
     columns = np.minimum(np.searchsorted(train.item_keys, candidates), len(train.item_keys) - 1)
     columns = np.where(train.item_keys[columns] == candidates, columns, -1)
-    found = accuracy(positive_ranks(scores_UI[rows[:, None], columns]), (10,), ("hit_rate", "ndcg"))
+    found: NDArray[np.float32] = scores_UI[rows[:, None], columns]
+    return found
+
+
+def measure(scores: NDArray[np.float32]) -> dict[str, float]:
+    """HR@10 and NDCG@10 of the first candidate of each row, over users."""
+    found = accuracy(positive_ranks(scores), (10,), ("hit_rate", "ndcg"))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
@@ -72,7 +79,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     held = [hold_out(train, np.random.default_rng(seed), items) for seed in args.seeds]
     for lam in GRID:
-        runs = [measure(rest, lam, users, candidates) for rest, users, candidates in held]
+        runs = [measure(score(rest, lam, users, candidates)) for rest, users, candidates in held]
         row: dict[str, Any] = {"lambda": lam}
         for name in runs[0]:
             values = [run[name] for run in runs]
@@ -81,12 +88,19 @@ def main() -> None:
         print(f"lambda {lam:g}: {row}", file=sys.stderr)
     best = max(rows, key=lambda row: float(row["hit_rate@10"]) + float(row["ndcg@10"]))["lambda"]
     candidates = np.concatenate([positives[:, None], negatives], axis=1)
-    found = measure(train, best, test["user_id"].cast(pl.Int64).to_numpy(), candidates)
+    scores = score(train, best, test["user_id"].cast(pl.Int64).to_numpy(), candidates)
+    again = candidates == positives[:, None]
+    again[:, 0] = False
+    found = [
+        {"lambda": best, "the positive met again": "ties with itself", **measure(scores)},
+        {"lambda": best, "the positive met again": "is one item", **measure(np.where(again, -np.inf, scores))},
+    ]
     print("validation\n" + table(rows))
-    print("test\n" + table([{"lambda": best, **found}]))
-    same = int((negatives == positives[:, None]).sum())
-    recipe = origin(seeds=args.seeds, command="python -m bench.ease_ncf", negatives_that_are_the_positive=same)
-    write(args.out, {"origin": recipe, "validation": rows, "test": {"lambda": best, **found}})
+    print("test\n" + table(found))
+    recipe = origin(
+        seeds=args.seeds, command="python -m bench.ease_ncf", negatives_that_are_the_positive=int(again.sum())
+    )
+    write(args.out, {"origin": recipe, "validation": rows, "test": found})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The documents are true: examples run as they stand, links lead somewhere, tables name what exists."""
 
+import ast
 import dataclasses
 import importlib
 import re
@@ -120,6 +121,15 @@ def test_a_project_can_name_them() -> None:
     slates = funnel.run(dataclasses.replace(requests([[0], []]), n=3))
     # newest first: 1, 2, 0; item 1 is longer than 20 minutes, the first user has met item 0
     assert slates.matrix(3).tolist() == [[2, -1, -1], [2, 0, -1]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_import_what_there_is(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -21,5 +21,11 @@ def test_the_command_line_loads_no_command_and_nothing_heavy() -> None:
     assert not found & {"torch", "polars", "numpy", "pydantic", "starlette"}
 
 
+def test_serving_loads_neither_models_nor_compilers() -> None:
+    found = loaded("import shortlist.serving.http, shortlist.funnel.recipes")
+    assert "starlette" in found
+    assert not found & {"torch", "numba", "pyarrow", "altair", "duckdb"}
+
+
 def test_the_check_sees_what_is_loaded() -> None:
     assert "numpy" in loaded("import shortlist, numpy")

@@ -13,7 +13,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Batch", "Columns", "Group"]
+__all__ = ["Batch", "Columns", "Group", "Layout", "Side"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What columns one side of a batch has: sparse column -> its vocabulary, dense names, groups as channel ->
+    vocabulary, widths of vectors.
+    """
+
+    sparse: Mapping[str, str] = field(default_factory=dict)
+    dense: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    vecs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a model is built for: the columns of requests and of rows, how many ids each vocabulary has (the two
+    reserved ones included), and the tasks in the order of labels. Columns of one vocabulary share its embeddings.
+    """
+
+    request: Side
+    row: Side
+    vocabularies: Mapping[str, int]
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

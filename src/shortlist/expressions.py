@@ -205,9 +205,7 @@ def _compare(op: type[ast.cmpop], low: Any, high: Any) -> NDArray[np.bool_]:
         low, high, op = high, low, _MIRROR[op]
     if _is_list(low):  # true where any of its values fits; != where none equals
         lengths = np.fromiter((0 if v is None else len(v) for v in low), dtype=np.int64, count=len(low))
-        flat = np.fromiter(
-            (x for v in low if v is not None for x in v), dtype=object, count=int(lengths.sum())
-        )
+        flat = np.fromiter((x for v in low if v is not None for x in v), dtype=object, count=int(lengths.sum()))
         owner = np.repeat(np.arange(len(low)), lengths)
         other = high if np.ndim(high) == 0 else np.asarray(high)[owner]
         hit = np.zeros(len(low), dtype=bool)

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shortlist.config import (
     Arm,
@@ -220,3 +222,24 @@ def test_nearest() -> None:
     assert nearest("pge", ["page", "budget"]) == "did you mean page?"
     assert nearest("zz", ["page", "budget"]) == "known: budget, page"
     assert nearest("zz", []) == "nothing is accepted here"
+
+
+WORDS = "data schema split recall merge filters boosts rerank scene experiment serve seed name use quota options home"
+NAMES = st.sampled_from([*WORDS.split(), "page", "channels", "arms", "a", "share", "port", "events", "odd key", ""])
+LEAVES = st.one_of(
+    st.booleans(), st.integers(-5, 10**20), st.floats(), st.text(max_size=5), st.sampled_from(["hot", "home"])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_any_table_becomes_a_project_or_is_refused(table: dict[str, Any]) -> None:
+    try:
+        said = [parse(table).serve.host]
+    except ConfigError as error:
+        said = [error.what, error.where, error.hint]
+    assert all(said)

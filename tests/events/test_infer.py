@@ -65,6 +65,7 @@ def test_a_rating_log_with_its_neighbours(tmp_path: Path) -> None:
         'items.title: "text", free text',
         'items.genres: { kind = "varlen", split = "|" }, values between |',
         'items.year: "sparse", few whole numbers',
+        "category: genres, by its name",
         'users.country: "sparse", words',
         'users.height: "dense", numbers',
     ]

@@ -230,6 +230,18 @@ def test_the_fallback_alone_makes_a_page_under_the_rules() -> None:
     assert pages(slates) == [[0, 2, 1, 3]]
 
 
+def test_only_the_places_left_to_backfill_are_put_under_rules() -> None:
+    items = profiles(["war"], ["love"], ["love"], ["love"])
+    mmr = Mmr(Mmr.Config(theta=1.0, rules=(Rule(at_most=1, of="genre", per=2),)), SCHEMA, items)
+    one = funnel(Brings({0: [(0, 1.0)]}), fallback=ranked(1, 2, 3), selector=mmr)
+    # user 0 has one place left, which love may take; user 1 gets love twice, and that breaks the rule
+    slates = one.run(ask([], [], n=2))
+    assert pages(slates) == [[0, 1], [1, 2]]
+    assert slates.notes(0) == ["backfill"]
+    assert slates.notes(1) == ["relaxed:at_most 1 genre per 2", "backfill"]
+    assert set(slates.took_ms) == {"recall:a", "recall:backfill", "merge", "filter", "budget", "select"}
+
+
 # ---------------------------------------------------------------------------------------------- named cases
 
 HOT = Lists(np.array([0]), np.array([0, 4]), np.array([3, 2, 1, 0]), np.array([4, 3, 2, 1], np.float32), ("global",))

@@ -1,5 +1,6 @@
 """ItemCF: the oracles of its card, against a brute force that is written straight from the formulas."""
 
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shortlist.config import build
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import DataError
 from shortlist.forms import Lists
@@ -86,6 +88,11 @@ def world() -> Clusters:
 
 def test_it_is_a_solver() -> None:
     assert isinstance(ItemCF(ItemCF.Config(), PLAIN), Solver)
+
+
+def test_toml_turns_half_lives_and_the_cap_off_with_inf() -> None:
+    config = build(ItemCF.Config, tomllib.loads("click_half_life_hours = inf\nlast = inf"), "recall[0]")
+    assert config == ItemCF.Config(click_half_life_hours=None, last=None)
 
 
 def test_reads_what_its_weights_need() -> None:

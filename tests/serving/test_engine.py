@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.serving.world import HOUR_MS, ITEMS, NOW, USERS, World, serving
 
 from shortlist.errors import RequestError
 from shortlist.serving.engine import Engine
 from shortlist.serving.refusals import NotFoundError, NotReadyError
 from shortlist.serving.wire import Answer, Event, SessionEvent
-from tests.serving.world import HOUR_MS, ITEMS, NOW, USERS, World, serving
 
 
 @pytest.fixture

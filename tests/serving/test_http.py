@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
+from tests.serving.world import ITEMS, USERS, World, serving
 
 from shortlist.errors import ConfigError
 from shortlist.serving.engine import Engine
 from shortlist.serving.http import application, check_host
-from tests.serving.world import ITEMS, USERS, World, serving
 
 HERE = "http://127.0.0.1"
 
@@ -67,7 +67,7 @@ def test_get_takes_the_same_as_parameters(client: TestClient) -> None:
     assert client.get("/v1/recommend/ann?context.region=south").status_code == 200
 
 
-@pytest.mark.parametrize("user", [*USERS, "/", "..", "a%2Fb", "😀", "x" * 256])
+@pytest.mark.parametrize("user", [*USERS, "/", "../x", "a%2Fb", "😀", "x" * 256])
 def test_ids_travel_percent_encoded(client: TestClient, user: str) -> None:
     answer = client.get(f"/v1/recommend/{quote(user, safe='')}")
     assert answer.status_code == 200
@@ -146,26 +146,32 @@ def test_explain_trace_similar_channels_releases(client: TestClient) -> None:
         ("/v1/recommend", b"", 400, "bad_json", None, "body", "send one JSON object in UTF-8"),
         ("/v1/recommend", b'{"user": "\xff"}', 400, "bad_json", None, "body", "send one JSON object in UTF-8"),
         ("/v1/recommend", b'{"user": "\\ud800"}', 400, "bad_json", None, "body", "send one JSON object in UTF-8"),
-        ("/v1/recommend", b"[" * 1999, 400, "bad_json", None, "body", None),
+        ("/v1/recommend", b"[" * 1999, 422, "request", "expected `object`, got `array`", "body", None),
         ("/v1/recommend", b"[]", 422, "request", "expected `object`, got `array`", "body", None),
         ("/v1/recommend", b"{}", 422, "request", "'user' is missing", "body", "add 'user'"),
-        ("/v1/recommend", b'{"user":"a","N":3}', 422, "request", "unknown key 'N'", "body", "did you mean n?"),
+        ("/v1/recommend", b'{"user":"a","sceen":3}', 422, "request", "unknown key 'sceen'", "body",
+         "did you mean scene?"),
         (
             "/v1/recommend", b'{"user":"a","session":[{"item":"b","tims_ms":1}]}', 422, "request",
-            "unknown key 'tims_ms'", "body.session[...]", "did you mean time_ms?",
+            "unknown key 'tims_ms'", "body.session[0]", "did you mean time_ms?",
         ),
         ("/v1/recommend", b'{"user":"a","n":"x"}', 422, "request", "expected `int | null`, got `str`", "body.n", None),
         ("/v1/recommend", b'{"user":"a","n":0}', 422, "request", "n is 0", "n", "ask for 1 to 500 items"),
         ("/v1/recommend", b'{"user":null}', 422, "request", "expected `int | str`, got `null`", "body.user", None),
-        ("/v1/recommend", b'{"user":"a","filter":"import os"}', 422, "request", "cannot read 'import os'", "filter", None),
-        ("/v1/recommend", b'{"user":"' + b"x" * 2000 + b'"}', 413, "too_large", "the body has 2011 bytes", "body", "send at most 2000 bytes"),
+        ("/v1/recommend", b'{"user":"a","filter":"import os"}', 422, "request", "cannot read 'import os'",
+         "filter", None),
+        ("/v1/recommend", b'{"user":"' + b"x" * 2000 + b'"}', 413, "too_large", "the body has 2011 bytes",
+         "body", "send at most 2000 bytes"),
         ("/v1/events", b'{"events":[]}', 422, "request", "0 events", "events", "send 1 to 20 events"),
-        ("/v1/events", b'{"events":[' + b"{}," * 20 + b"{}]}", 422, "request", "21 events", "events", "send 1 to 20 events"),
+        ("/v1/events", b'{"events":[' + b"{}," * 20 + b"{}]}", 422, "request", "21 events", "events",
+         "send 1 to 20 events"),
         ("/v1/similar", b'{"items":[]}', 422, "request", "0 items", "items", "send 1 to 20 items"),
-        ("/v1/channels/similr", b'{"user":"a"}', 404, "not_found", "no channel is called 'similr'", "channel", "did you mean similar?"),
+        ("/v1/channels/similr", b'{"user":"a"}', 404, "not_found", "no channel is called 'similr'",
+         "channel", "did you mean similar?"),
         ("/v1/channels/%FF", b'{"user":"a"}', 400, "bad_json", "not UTF-8", "path name", "percent-encode ids as UTF-8"),
         ("/v1/explain", b'{"user":"a","item":"zzz"}', 404, "not_found", None, "item", None),
-        ("/v1/recomend", b"{}", 404, "not_found", "no such page", "/v1/recomend", "did you mean /v1/recommend? See /docs"),
+        ("/v1/recomend", b"{}", 404, "not_found", "no such page", "/v1/recomend",
+         "did you mean /v1/recommend? See /docs"),
         ("/v1/releases", b"{}", 405, "method", "POST is not possible here", "/v1/releases", None),
         ("/v1/recommend?x=1", b"{}", 422, "request", "unknown parameter 'x'", "query", "nothing is accepted here"),
     ],

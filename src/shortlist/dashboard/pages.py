@@ -39,11 +39,14 @@ NOTES = {
     "failed:state": "What is known of this user could not be read; the page was made without it.",
     "late:funnel": "The funnel was too late; this is the hot list.",
     "failed:funnel": "The funnel failed; this is the hot list.",
-    "selector": "The selector failed; the page is in the order of scores.",
+    "failed:selector": "The selector failed; the page is in the order of scores.",
+    "failed:backfill": "The hot list failed; the page is short.",
 }
 PREFIXES = {
     "late:": "A channel was too late and was left out: ",
-    "failed:": "A channel failed and was left out: ",
+    "failed:": "A part failed and was left out: ",
+    "unsound:": "A channel returned rows that no sound one returns; they were mended: ",
+    "nan:": "Some scores were not finite and went to the end: ",
     "relaxed:": "A rule could not be kept: ",
 }
 

@@ -53,6 +53,17 @@ REGION = ("region", "country", "city", "state", "province")
 EVENTS_FILES = ("events", "ratings", "interactions", "log", "clicks", "reviews", "actions", "behaviors", "behaviours")
 ITEMS_FILES = ("items", "movies", "products", "articles", "videos", "songs", "tracks", "books", "catalogue", "catalog")
 USERS_FILES = ("users", "members", "customers", "visitors", "people")
+CATEGORY = ("category", "categoryid", "genre", "genres")
+PUBLISHED = (
+    "published",
+    "publishedat",
+    "publishedms",
+    "publishtime",
+    "created",
+    "createdat",
+    "createdatts",
+    "createdms",
+)
 FEW = 200  # distinct values up to which a number is taken for a category
 
 
@@ -97,7 +108,8 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     lines += schema
     for role, key in (("items", ITEM), ("users", USER)):
         if role in files:
-            lines += _fields(role, _columns(files[role]), used, key, guesses, files[role])
+            unit = "seconds" if 'time_unit = "s"' in schema else "milliseconds"
+            lines += _fields(role, _columns(files[role]), used, key, guesses, files[role], unit)
     return "\n".join([*lines, "", *_rest(positive, not timed)]) + "\n", guesses
 
 
@@ -219,7 +231,13 @@ def _unit(time: _Column, file: Path) -> tuple[str, str]:
 
 
 def _fields(
-    role: str, columns: list[_Column], used: tuple[str, str], names: tuple[str, ...], guesses: list[str], file: Path
+    role: str,
+    columns: list[_Column],
+    used: tuple[str, str],
+    names: tuple[str, ...],
+    guesses: list[str],
+    file: Path,
+    unit: str,
 ) -> list[str]:
     key = used[1] if role == "items" else used[0]
     if key not in [c.name for c in columns]:
@@ -229,25 +247,36 @@ def _fields(
     for column in columns:
         if column.name == key or not len(column.values):
             continue
-        kind, why = _kind(column, role)
+        kind, why = _kind(column, role, unit)
         lines.append(f"{role}.{_text(column.name)} = {kind}")
         guesses.append(f"{role}.{column.name}: {kind}, {why}")
     title = _named(columns, TITLE) if role == "items" else None
     region = _named(columns, REGION) if role == "users" else None
     if title is not None:
         lines.append(f"title = {_text(title.name)}")
+    category = _named(columns, CATEGORY) if role == "items" else None
+    if category is not None:
+        lines.append(f"category = {_text(category.name)}")
+        guesses.append(f"category: {category.name}, by its name")
+    published = _named(columns, PUBLISHED) if role == "items" else None
+    if published is not None and _kind(published, role, unit)[0] == '"time"':
+        lines.append(f"published = {_text(published.name)}")
+        guesses.append(f"published: {published.name}, by its name")
     if region is not None:
         lines.append(f"region = {_text(region.name)}")
     return lines
 
 
-def _kind(column: _Column, role: str) -> tuple[str, str]:
+def _kind(column: _Column, role: str, unit: str) -> tuple[str, str]:
     if column.type_ in (pl.List, pl.Array):
         vector = column.type_.inner.is_float()  # type: ignore[attr-defined]
         return ('"vec"', "lists of fractions") if vector else ('"varlen"', "lists")
     if column.type_ in (pl.Date, pl.Datetime):
         return '"time"', "dates"
     numbers = column.numbers
+    if numbers is not None and column.plain in PUBLISHED and len(numbers):
+        if unit_of(float(np.median(numbers.to_numpy()))) == unit:
+            return '"time"', f"moments in {unit}"
     if numbers is not None:
         few = column.values.n_unique() <= FEW and bool((numbers == numbers.floor()).all())
         return ('"sparse"', "few whole numbers") if few else ('"dense"', "numbers")

@@ -143,14 +143,12 @@ class Funnel:
         self.verdict(requests, *_NONE[:2])  # a filter that cannot be applied raises here, and not inside a channel
         recalled = self._recall(requests, strict, deadline, degraded, took)
 
-        started = time.perf_counter()
         candidates = self._merge(requests, [*recalled, _NONE], took)
         short = np.bincount(candidates.owners[candidates.alive], minlength=len(requests)) < requests.n
         if self.fallback is not None and bool(short.any()):
-            extra = self._backfill(self.fallback, requests, short, strict, degraded)
+            extra = self._backfill(self.fallback, requests, short, strict, degraded, took)
             candidates = candidates.append(self._merge(requests, [*(_NONE for _ in self.channels), extra], took))
         filled = candidates.rank[:, -1] > 0  # the fallback was asked for these, and no channel brought them
-        took["merge"] = _ms(started) - took["filter"]
 
         started = time.perf_counter()
         quotas = np.array([c.quota for c in self.channels], dtype=np.float64)
@@ -207,11 +205,7 @@ class Funnel:
                     raise TimeoutError("not asked: the deadline had passed")
                 else:
                     rows, took[f"recall:{channel.name}"] = one(channel)
-                rows, touched = mend(rows, len(requests))
-                if strict and bool(touched.any()):
-                    what = "rows out of order, repeated, of no item or without a finite score"
-                    raise ValueError(f"channel {channel.name!r} returned {what}")
-                _note(degraded, f"unsound:{channel.name}", touched)
+                rows = _mended(channel.name, rows, len(requests), strict, degraded)
             except TimeoutError:
                 if futures:
                     futures[n].cancel()
@@ -227,29 +221,43 @@ class Funnel:
 
     def _merge(self, requests: Requests, recalled: Sequence[Recalled], took: dict[str, float]) -> Candidates:
         """Candidates under the verdict of the filters: a filter's name is the reason it drops for."""
+        filters = 0.0
 
         def verdict(owners: Keys, items: Keys) -> NDArray[np.int16]:
+            nonlocal filters
             started = time.perf_counter()
             code = self.verdict(requests, owners, items)
-            took["filter"] = took.get("filter", 0.0) + _ms(started)
+            filters += _ms(started)
             return code
 
+        started = time.perf_counter()
         names = (*(c.name for c in self.channels), BACKFILL)
         quotas = np.array([*(c.quota for c in self.channels), _ROOM * requests.n], dtype=np.int64)
-        return merge(len(requests), names, recalled, quotas, tuple(self.filters), verdict)
+        candidates = merge(len(requests), names, recalled, quotas, tuple(self.filters), verdict)
+        took["filter"] = took.get("filter", 0.0) + filters
+        took["merge"] = took.get("merge", 0.0) + _ms(started) - filters
+        return candidates
 
     def _backfill(
-        self, fallback: Source, requests: Requests, short: Mask, strict: bool, degraded: dict[str, Mask]
+        self,
+        fallback: Source,
+        requests: Requests,
+        short: Mask,
+        strict: bool,
+        degraded: dict[str, Mask],
+        took: dict[str, float],
     ) -> Recalled:
         """The fallback's rows for the requests that came up short. Online, a failing fallback leaves them short."""
+        started = time.perf_counter()
         try:
             rows = sound(fallback.recall(requests, _ROOM * requests.n, self.keep(requests)), len(requests))
+            owners, items, scores = _mended(BACKFILL, rows, len(requests), strict, degraded)
         except Exception as error:
             if strict:
                 raise
             _left_out(BACKFILL, error, short, degraded)
             return _NONE
-        (owners, items, scores), _ = mend(rows, len(requests))
+        took[f"recall:{BACKFILL}"] = _ms(started)
         mine = short[owners]
         return owners[mine], items[mine], scores[mine]
 
@@ -288,10 +296,14 @@ class Funnel:
         def pages(pick: Callable[[Requests, Candidates], tuple[Keys, Keys]]) -> tuple[Keys, Keys]:
             if not bool(filled.any()):
                 return pick(requests, candidates)
-            first = pick(requests, candidates.drop(filled, BACKFILL))
-            shown = Ragged.of(first[0], candidates.items[first[1]])
-            further = replace(requests, prefix=shown if requests.prefix is None else requests.prefix.then(shown))
-            return joined(first, pick(further, candidates.drop(~filled, BACKFILL)), requests.n)
+            page = pick(requests, candidates.drop(filled, BACKFILL))
+            shown = Ragged.of(page[0], candidates.items[page[1]])
+            prefix = shown if requests.prefix is None else requests.prefix.then(shown)
+            room = (requests.n - np.diff(page[0]))[candidates.owners]
+            for places in np.unique(room[filled & (room > 0)]).tolist():  # one, as a rule: those that got nothing
+                rest = candidates.drop(~filled | (room != places), BACKFILL)
+                page = joined(page, pick(replace(requests, n=places, prefix=prefix), rest))
+            return page
 
         try:
             return pages(lambda asked, among: self._picked(asked, among, scores, degraded))
@@ -394,6 +406,16 @@ def mend(rows: Recalled, requests: int) -> tuple[Recalled, Mask]:
     return (owners, items, scores), touched
 
 
+def _mended(name: str, rows: Recalled, requests: int, strict: bool, degraded: dict[str, Mask]) -> Recalled:
+    """Rows as they should be. Raises ValueError if strict, when they were not."""
+    rows, touched = mend(rows, requests)
+    if strict and bool(touched.any()):
+        what = "rows out of order, repeated, of no item or without a finite score"
+        raise ValueError(f"channel {name!r} returned {what}")
+    _note(degraded, f"unsound:{name}", touched)
+    return rows
+
+
 def distinct(codes: Keys, size: int) -> tuple[Keys, Keys]:
     """`np.unique(codes, return_inverse=True)` for codes in [0, size), by a table where that is small."""
     if size > 8 * len(codes) + 65536:
@@ -482,14 +504,10 @@ def _depth(candidates: Candidates, order: Keys) -> Keys:
     return np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def joined(first: tuple[Keys, Keys], rest: tuple[Keys, Keys], n: int) -> tuple[Keys, Keys]:
-    """Pages with the rest behind the first, request by request, at most n each: offsets [R+1] and indexes [S]."""
+def joined(first: tuple[Keys, Keys], rest: tuple[Keys, Keys]) -> tuple[Keys, Keys]:
+    """Pages with the rest behind the first, request by request: offsets [R+1] and indexes [S]."""
     owner = np.concatenate([np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) for offsets, _ in (first, rest)])
-    order = np.argsort(owner, kind="stable")
-    counts = np.diff(first[0]) + np.diff(rest[0])
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    picks = np.concatenate([first[1], rest[1]])[order][place < n]
-    return np.concatenate([[0], np.cumsum(np.minimum(counts, n))]).astype(np.int64), picks
+    return first[0] + rest[0], np.concatenate([first[1], rest[1]])[np.argsort(owner, kind="stable")]
 
 
 def join(blocks: Sequence[Slates], requests: Requests) -> Slates:

@@ -37,7 +37,7 @@ class Compared:
     """Counts of common values are whole numbers, so a batch gives the bits that a single request does."""
 
     def __init__(self, levels: list[tuple[NDArray[np.float32], float]], shape: tuple[int, ...]) -> None:
-        self.levels = [(hot, np.maximum(hot.sum(axis=2), 1.0), weight) for hot, weight in levels]
+        self.levels = [(hot, np.maximum(hot.sum(axis=2, dtype=np.float64), 1.0), weight) for hot, weight in levels]
         self.shape = shape
 
     def to(self, place: NDArray[np.int64]) -> NDArray[np.float64]:

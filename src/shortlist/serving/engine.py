@@ -26,7 +26,7 @@ from shortlist.events.log import Event as LogEvent
 from shortlist.events.log import EventLog
 from shortlist.funnel import explain as explaining
 from shortlist.funnel import trace as tracing
-from shortlist.funnel.pipeline import Channel, Funnel, Keep
+from shortlist.funnel.pipeline import BACKFILL, Channel, Funnel, Keep
 from shortlist.funnel.requests import make
 from shortlist.schema import MISSING
 from shortlist.serving.ask import Ask, check, page_size, positive, ragged
@@ -241,7 +241,8 @@ class Engine:
             LOG.exception("the funnel of scene %s failed", ask.scene)
             note = "failed:funnel"
         slates = live.hot.run(requests_of(live, ask, ask.key, NOTHING), strict=False)
-        return 0, slates, [note]
+        told = {name: hit for name, hit in slates.degraded.items() if name != BACKFILL}
+        return 0, replace(slates, degraded=told), [note]
 
     def _funnel(self, live: Live, ask: Ask, begun: float, deadline_s: float) -> tuple[int, Slates, list[str]]:
         started = time.perf_counter()
@@ -253,7 +254,7 @@ class Engine:
         return state.offset, replace(slates, took_ms={"state": took, **slates.took_ms}), notes
 
     def _state(self, live: Live, ask: Ask, until: float) -> tuple[int, State, list[str]]:
-        """The user's key (it may be younger than the release) and what is known: nothing where that is late or fails."""
+        """The user's key (it may be younger than the release), what is known; nothing where that is late or fails."""
 
         def read() -> tuple[int, State]:
             if not self._slots.acquire(blocking=False):

@@ -9,6 +9,7 @@ import numpy as np
 from shortlist.candidates import Requests
 from shortlist.errors import CapacityError
 from shortlist.funnel.pipeline import Keep, Recalled, Source, sound
+from shortlist.schema import MISSING
 
 __all__ = ["Guard"]
 
@@ -17,8 +18,8 @@ QUIET_S = 60.0  # one traceback a minute for each channel says enough
 
 
 class Guard:
-    """Lets at most `slots` calls be under way, so that one hanging source cannot take every thread; drops items that
-    the release has no key for (`items` of them are known); logs what the source raised and lets it rise."""
+    """Lets at most `slots` calls be under way, so that one hanging source cannot take every thread. An item that the
+    release has no key for (`items` of them are known) becomes none; what the source raises is logged and rises."""
 
     def __init__(self, name: str, source: Source, slots: int, items: int) -> None:
         self.name = name
@@ -40,10 +41,4 @@ class Guard:
             raise
         finally:
             self._slots.release()
-        known = items < self.items
-        if not bool(known.all()):
-            owners, items, scores = owners[known], items[known], scores[known]
-        if bool((np.diff(owners) < 0).any()):
-            order = np.argsort(owners, kind="stable")
-            owners, items, scores = owners[order], items[order], scores[order]
-        return owners, items, scores
+        return owners, np.where(items < self.items, items, MISSING), scores

@@ -334,9 +334,9 @@ class _Door:
 def _keys(request: Request) -> list[bytes]:
     """What the caller gives as a key: a bearer token, a header of its own, or the password of a browser's login."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
-    found = [request.headers.get("x-api-key", "").encode()]
+    found = [request.headers.get("x-api-key", "").encode("latin-1")]
     if kind.lower() == "bearer":
-        found.append(value.strip().encode())
+        found.append(value.strip().encode("latin-1"))
     elif kind.lower() == "basic":
         try:
             found.append(base64.b64decode(value, validate=True).partition(b":")[2])

@@ -250,10 +250,7 @@ def _warm(live: Live, now: int) -> None:
         for key in (MISSING, 0) if len(live.release.users) else (MISSING,):
             events = together(live.users(np.array([key]), np.array([now]))) if key != MISSING else Ragged.empty(1)
             n = live.page(scene)
-            slates = funnel.run(_request(live.release, live.schema, key, n, now, events), strict=True)
-            if int(slates.items.max(initial=0)) >= len(live.release.items):
-                what = f"scene {scene!r} shows items that have no key"
-                raise ArtifactError(what, where=f"release {live.id}", hint="train and publish again")
+            funnel.run(_request(live.release, live.schema, key, n, now, events), strict=True)
     live.hot.run(_request(live.release, live.schema, MISSING, 1, now, Ragged.empty(1)))
 
 

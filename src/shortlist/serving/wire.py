@@ -323,8 +323,8 @@ def _path(path: str | None) -> str:
 
 
 def _owner(kind: Any, path: str) -> Any:
-    """The struct that a path like `.session[...]` leads to, None where it leads to none."""
-    for step in re.findall(r"\.(\w+)|(\[\.\.\.\])", path):
+    """The struct that a path like `.session[0]` leads to, None where it leads to none."""
+    for step in re.findall(r"\.(\w+)|(\[[^\]]*\])", path):
         if step[0]:
             fields = {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
             kind = fields.get(step[0])

@@ -37,8 +37,8 @@ class Hot:
         """`actions` counted; none named means every action of weight above 0, for purchases and amount those
         called `purchase`.
 
-        A day suits news, a week goods; no half-life means plain counts. Of one user's events on one item the latest
-        `per_user` count.
+        A day suits news, a week goods; no half-life (`inf` in TOML) means plain counts. Of one user's events
+        on one item the latest `per_user` count.
         """
 
         by: Literal["clicks", "purchases", "amount", "region"] = "clicks"

@@ -31,7 +31,8 @@ class ItemCF:
     """s_ij = sum over common users of c_ij / (|U_i|^(1-alpha) |U_j|^alpha), c_ij by `weights`:
 
     - `sequence`: IUF, direction, position, click gap, publish gap and category, as configured. One neutral value each
-      (`iuf = false`, `back = 1`, `position_decay = 1`, `same_category = 0`, a half-life left out) turns it off.
+      (`iuf = false`, `back = 1`, `position_decay = 1`, `same_category = 0`, a half-life of None, `inf` in
+      TOML) turns it off.
     - `binary`: 1 for each common user, which with alpha 0.5 is the cosine.
     - `rating`: adjusted cosine of the event values, over the co-raters; alpha does not enter. Only likeness
       above 0 is kept.
@@ -43,7 +44,7 @@ class ItemCF:
 
     @frozen
     class Config:
-        """`keep` neighbours of an item; the `last` items of a user count (None: all)."""
+        """`keep` neighbours of an item; the `last` items of a user count (None, `inf` in TOML: all)."""
 
         weights: Literal["sequence", "binary", "rating"] = "sequence"
         keep: Count = 200
