@@ -111,10 +111,10 @@ def weighted(seed: int, events: int) -> list[dict[str, Any]]:
     world = Clusters.generate(config, np.random.default_rng(seed))
     rows = []
     cases: dict[str, ItemCF.Config] = {
-        "binary": ItemCF.Config(weights="binary", last=None),
+        "binary": ItemCF.Config(weights="binary", cap=None),
         "binary, 200 latest": ItemCF.Config(weights="binary"),
         "all weights, 200 latest": ItemCF.Config(),
-        "all weights": ItemCF.Config(last=None),
+        "all weights": ItemCF.Config(cap=None),
     }
     for name, case in cases.items():
         for attempt in (1, 2):

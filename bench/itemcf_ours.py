@@ -23,7 +23,7 @@ def main(pairs: Path, keep: int, out: Path) -> None:
     n = len(users)
     none = np.broadcast_to(np.int16(0), n), np.broadcast_to(np.float32(np.nan), n)
     log = Interactions(users, items, np.broadcast_to(np.int64(0), n), *none)
-    model = ItemCF(ItemCF.Config(weights="binary", keep=keep, last=None), Schema.parse({}))
+    model = ItemCF(ItemCF.Config(weights="binary", keep=keep, cap=None), Schema.parse({}))
     start = time.perf_counter()
     model.solve(Interactions.of(np.zeros(2, dtype=np.int64), np.arange(2)), Catalogue.empty(), 0)
     loaded = time.perf_counter()

@@ -77,7 +77,7 @@ def test_the_request_page_shows_slate_reasons_funnel_and_history(made: Made) -> 
     text = words(ask(made[2], user="ann"))
     assert "What ann sees" in text
     assert "1 War part 3 War year 1993 because of War part 2 popular Channels and score" in text
-    # similar brings all ten war films (three seen), popular nine: three seen and its quota of six; war9 is similar's alone
+    # similar brings ten war films, three of them seen; popular three seen and its quota of six: war9 is similar's alone
     assert "10 candidates" in text
     assert "similar 10 1 5 popular 9 0 5" in text
     assert "3 interactions, the latest first" in text

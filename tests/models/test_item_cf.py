@@ -91,8 +91,8 @@ def test_it_is_a_solver() -> None:
 
 
 def test_toml_turns_half_lives_and_the_cap_off_with_inf() -> None:
-    config = build(ItemCF.Config, tomllib.loads("click_half_life_hours = inf\nlast = inf"), "recall[0]")
-    assert config == ItemCF.Config(click_half_life_hours=None, last=None)
+    config = build(ItemCF.Config, tomllib.loads("click_half_life_hours = inf\ncap = inf"), "recall[0]")
+    assert config == ItemCF.Config(click_half_life_hours=None, cap=None)
 
 
 def test_reads_what_its_weights_need() -> None:
@@ -120,7 +120,7 @@ def test_neutral_weights_equal_binary_cosine_by_brute_force(world: Clusters) -> 
     np.fill_diagonal(cosine, 0)
     keys = world.interactions.item_keys
     for options in (NEUTRAL, {"weights": "binary"}):
-        got = dense(solve(world.interactions, {**options, "last": None}), 40)[np.ix_(keys, keys)]
+        got = dense(solve(world.interactions, {**options, "cap": None}), 40)[np.ix_(keys, keys)]
         np.testing.assert_allclose(got, cosine, rtol=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_a_more_popular_neighbour_counts_less(options: Mapping[str, Any]) -> Non
 def test_long_lists_weigh_less_and_by_their_full_length() -> None:
     # 5 items, the 2 latest count: items 4 and 5 pair once, at 1/log(1 + 5), not 1/log(1 + 2). |U_4| = |U_5| = 1.
     events = log(*[(0, item, item) for item in range(1, 6)])
-    lists = solve(events, {**NEUTRAL, "iuf": True, "last": 2})
+    lists = solve(events, {**NEUTRAL, "iuf": True, "cap": 2})
     assert lists.keys.tolist() == [4, 5]
     assert score(lists, 4, 5) == pytest.approx(1 / np.log(6))
 

@@ -1,5 +1,6 @@
 """The engine without HTTP, on the world whose answers are visible."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tests.serving.world import HOUR_MS, ITEMS, NOW, USERS, World, serving
 from shortlist.errors import RequestError
 from shortlist.serving.engine import Engine
 from shortlist.serving.refusals import NotFoundError, NotReadyError
+from shortlist.serving.watch import watch
 from shortlist.serving.wire import Answer, Event, SessionEvent
 
 
@@ -335,6 +337,17 @@ def test_a_new_release_is_switched_to_and_old_traces_stay_readable(made: tuple[W
     assert engine.recommend("ann").release == name
     assert engine.trace(before.request_id).release == old.id
     assert not engine.reload()
+
+
+def test_a_published_release_is_noticed(made: tuple[World, Engine]) -> None:
+    world, engine = made
+    with watch(engine, every_s=0.01):
+        world.now += 1000
+        name = world.publish("noticed")
+        until = time.monotonic() + 20
+        while engine.live.id != name and time.monotonic() < until:
+            time.sleep(0.01)
+    assert engine.live.id == name
 
 
 def test_before_the_first_release_the_engine_is_not_ready(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data: https: http:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
+HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", "cache-control": "no-store"}
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 SECONDS = 30.0
 THREADS = 4
@@ -90,7 +91,7 @@ class _Pages:
             self.threads = anyio.CapacityLimiter(THREADS)
         query = dict(request.query_params)
         text, status = await in_thread(SECONDS, lambda: self.render(template, view(query)), self.threads)
-        return HTMLResponse(text, status, {"content-security-policy": POLICY, "referrer-policy": "no-referrer"})
+        return HTMLResponse(text, status, HEADERS)
 
     def render(self, template: str, values: dict[str, Any]) -> tuple[str, int]:
         here = {"overview.html": "/", "request.html": "/request", "releases.html": "/releases"}[template]

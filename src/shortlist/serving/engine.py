@@ -71,7 +71,10 @@ NOTHING = State(Ragged.empty(1), Ragged.empty(1), 0)
 
 @dataclass(frozen=True)
 class Record:
-    """An answer, kept with what it was chosen from. JSON is made of it when somebody asks."""
+    """An answer, kept with what it was chosen from. JSON is made of it when somebody asks.
+
+    In memory: 22 + 8 bytes for each channel and 4 for each score of a candidate, 18 for each event of the user.
+    """
 
     answer: Answer
     slates: Slates

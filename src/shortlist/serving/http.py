@@ -54,6 +54,7 @@ BODY_S = 10.0
 SLOW_S = 30.0  # explain, channels: not on a visitor's path
 OPEN = ("/health/live", "/health/ready")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 ENCODER = msgspec.json.Encoder()
 
 
@@ -249,7 +250,7 @@ def _no_query(call: openapi.Call, request: Request) -> None:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(ENCODER.encode(value), status, media_type="application/json")
+    return Response(ENCODER.encode(value), status, HEADERS, "application/json")
 
 
 def _failure(code: str, message: str, where: str, hint: str, status: int) -> Response:

@@ -37,18 +37,18 @@ class ItemCF:
     - `rating`: adjusted cosine of the event values, over the co-raters; alpha does not enter. Only likeness
       above 0 is kept.
 
-    Of repeated events on one item the latest stands. The cap `last` shortens lists, never |I_u| and |U_i|.
+    Of repeated events on one item the latest stands. `cap` shortens lists, never |I_u| and |U_i|.
     """
 
     source = "neighbours"
 
     @frozen
     class Config:
-        """`keep` neighbours of an item; the `last` items of a user count (None, `inf` in TOML: all)."""
+        """`keep` neighbours of an item; the latest `cap` items of a user count (None, `inf` in TOML: all)."""
 
         weights: Literal["sequence", "binary", "rating"] = "sequence"
         keep: Count = 200
-        last: Count | None = 200
+        cap: Count | None = 200
         alpha: Annotated[float, Ge(0), Le(1)] = 0.5
         iuf: bool = True
         back: Share = 0.7
@@ -83,7 +83,7 @@ class ItemCF:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="item_cf", hint=hint)
         keys, (events, place) = log.item_keys, log.places
-        cap = max(len(log), 1) if config.last is None else config.last
+        cap = max(len(log), 1) if config.cap is None else config.cap
         kept, distinct, audience = loops.census(log.offsets, events, place, cap, len(keys))
         offsets = np.concatenate([[0], np.cumsum(kept)])
         event = np.empty(0 if kind == "binary" else offsets[-1], dtype=np.int32)
