@@ -21,12 +21,14 @@ NAN = float("nan")
 
 
 class Waits:
-    """Answers when it is let go."""
+    """Answers when it is let go. `asked` counts how often it was asked."""
 
     def __init__(self) -> None:
         self.go = Event()
+        self.asked = 0
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
+        self.asked += 1
         self.go.wait(30)
         return ranked(9).recall(requests, n, keep)
 
@@ -151,11 +153,19 @@ def test_a_score_of_nan_sinks_to_the_bottom_and_is_named() -> None:
         one.run(ask([], n=3))
 
 
-def test_a_condition_on_an_unknown_field_is_an_error_whatever_else_happens() -> None:
+def test_a_condition_on_an_unknown_field_is_the_callers_error_and_no_channels(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     excluded = Excluded(Excluded.Config(), SCHEMA, Profiles(np.arange(1), {"genre": objects(["a"])}))
     for one in (funnel(ranked(0), filters={"excluded": excluded}), funnel(filters={"excluded": excluded})):
         with pytest.raises(ConfigError, match="unknown column 'gener'"):
             one.run(ask([], where="gener == 'a'"), strict=False)
+    assert caplog.messages == []
+
+
+def test_what_is_left_out_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    funnel(Fails()).run(ask([]), strict=False)
+    assert caplog.messages == ["a is left out: OSError: the index is gone"]
 
 
 # ---------------------------------------------------------------------------------------------- time
@@ -188,14 +198,16 @@ def test_a_channel_that_is_back_in_time_is_used() -> None:
 
 
 def test_every_thread_taken_the_hot_list_answers() -> None:
-    late = Waits()
+    late, queued = Waits(), Waits()
     with ThreadPoolExecutor(1) as pool:
         try:
-            one = funnel(late, ranked(4), pool=pool, fallback=ranked(7))
+            one = funnel(late, queued, pool=pool, fallback=ranked(7))
             slates = one.run(ask([], n=1), strict=False, deadline=time.monotonic() + 0.05)
         finally:
             late.go.set()
+            queued.go.set()
     assert pages(slates) == [[7]]
+    assert (late.asked, queued.asked) == (1, 0)  # what had not begun is not begun any more
     assert slates.notes(0) == ["late:a", "late:b", "backfill"]
 
 

@@ -49,8 +49,8 @@ def test_neighbours_of_the_last_items_only() -> None:
 
 def test_an_item_met_twice_counts_once_and_at_its_latest_time() -> None:
     near = Neighbours(Neighbours.Config(last=2), NEAR, PLAIN)
-    # distinct by latest: 1, 0; the last two are both
-    assert brought(near, ask([2, 0, 1, 0])) == [[(6, 0.75), (5, 0.5)]]
+    # distinct by latest: 2, 1, 0; the last two of these are 1 and 0
+    assert brought(near, ask([0, 2, 1, 0, 0])) == [[(6, 0.75), (5, 0.5)]]
 
 
 def test_a_half_life_halves() -> None:

@@ -274,9 +274,9 @@ def _kind(column: _Column, role: str, unit: str) -> tuple[str, str]:
     if column.type_ in (pl.Date, pl.Datetime):
         return '"time"', "dates"
     numbers = column.numbers
-    if numbers is not None and column.plain in PUBLISHED and len(numbers):
-        if unit_of(float(np.median(numbers.to_numpy()))) == unit:
-            return '"time"', f"moments in {unit}"
+    named = numbers is not None and column.plain in PUBLISHED and len(numbers) > 0
+    if named and unit_of(float(np.median(column.values.cast(pl.Float64).to_numpy()))) == unit:
+        return '"time"', f"moments in {unit}"
     if numbers is not None:
         few = column.values.n_unique() <= FEW and bool((numbers == numbers.floor()).all())
         return ('"sparse"', "few whole numbers") if few else ('"dense"', "numbers")
