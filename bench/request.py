@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.report import origin, table, write
-from shortlist.cli._engine import open_engine
 from shortlist.config import load
+from shortlist.feedback.live import open_engine
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
 """The whole way by commands, on generated data: simulate, init, import, check, train, evaluate, publish, recommend."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,19 @@ def test_publishing_again_and_rolling_back(project: Path, capsys: pytest.Capture
     assert len(after) == len(before) + 1
     back = say_json(capsys, "rollback", "--project", str(project))["release"]
     assert back == before[-1]["id"]
+
+
+def test_the_example_of_the_readme_runs(project: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"## In Python\n+```python\n(.*?)```", readme, re.DOTALL)
+    assert found
+    (tmp_path / "demo").symlink_to(project)
+    (tmp_path / "example.py").write_text(found[1], encoding="utf-8")
+    words = [sys.executable, "example.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Estimate(value=" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Shown(item=")
 
 
 def test_commands_before_their_time_say_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

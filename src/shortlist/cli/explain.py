@@ -18,7 +18,7 @@ __all__ = ["command"]
 @json_option
 def command(user: str, item: str, project_file: str, count: int | None, scene: str | None, as_json: bool) -> None:
     """Why ITEM is, or is not, what USER would see now."""
-    from shortlist.cli._engine import open_engine
+    from shortlist.feedback.live import open_engine
 
     with open_engine(load(project_file)) as engine:
         found = engine.explain(user, item, scene, count)

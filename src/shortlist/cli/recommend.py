@@ -25,7 +25,7 @@ def command(
     exclude: tuple[str, ...], debug: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """What USER would see now, and why."""
-    from shortlist.cli._engine import open_engine
+    from shortlist.feedback.live import open_engine
 
     with open_engine(load(project_file)) as engine:
         answer = engine.recommend(

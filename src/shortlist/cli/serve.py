@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from shortlist.cli._engine import open_engine
 from shortlist.cli._talk import emit, json_option, project_option, say
-from shortlist.config import find, load
+from shortlist.config import load
 from shortlist.errors import ConfigError
+from shortlist.feedback.live import open_engine
 
 __all__ = ["command"]
 
@@ -33,6 +33,7 @@ def command(project_file: str, host: str | None, port: int | None, as_json: bool
 
     Reads the API key from SHORTLIST_API_KEY. Without one it listens on this machine only.
     """
+    from shortlist.dashboard.pages import pages
     from shortlist.serving.http import application, check_host
     from shortlist.serving.watch import watch
 
@@ -45,8 +46,7 @@ def command(project_file: str, host: str | None, port: int | None, as_json: bool
     with _socket(host, project.config.serve.port if port is None else port) as listener, _quiet_end():
         url = _url(listener)
         with open_engine(project, follow=True) as engine:
-            routes = find("shortlist.dashboard.pages:pages", [], "dashboard")(engine, project.home)
-            app = application(engine, api_key=key, routes=routes, background=lambda: watch(engine))
+            app = application(engine, api_key=key, routes=pages(engine, project.home), background=lambda: watch(engine))
             gc.collect()
             gc.freeze()  # what was loaded stays: the collector need not walk it again
             _run(app, listener, lambda: emit({"url": url}) if as_json else print(url, flush=True))

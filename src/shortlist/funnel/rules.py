@@ -19,7 +19,8 @@ from shortlist.schema import Profiles, Schema, text
 
 __all__ = ["Rule", "Rules", "Page", "Ahead", "fewest_given_up", "latest"]
 
-_STEPS = 1000  # that looking ahead may take for one page: some 30 ms
+_STEPS = 1000  # that looking ahead may take for one page: some 15 ms
+_PATIENCE = 150  # steps after which a search that got no further is given up
 _NEVER = 1 << 30
 
 
@@ -164,7 +165,7 @@ class Ahead:
         self.sorts, inverse = np.unique(hot, axis=0, return_inverse=True)
         self.sort_of = inverse.reshape(-1)
         self.sizes = self.sorts.sum(axis=1)
-        self.supply = np.bincount(self.sort_of[present], minlength=len(self.sorts))
+        self.supply = np.bincount(self.sort_of[present], minlength=len(self.sorts)).astype(np.float32)
         widths = [h.shape[2] for h in page.hot]
         self.columns = np.arange(sum(widths))
         self.at_most = np.repeat([rule.at_most for rule in page.rules], widths)
@@ -176,6 +177,10 @@ class Ahead:
         for place in range(self.first):
             row = np.concatenate([taken[place][request] for taken in page.taken])
             self.sums[place + 1] = self.sums[place] + row
+        rest = self.end - np.arange(self.end + 1)[:, None]
+        room = rest // self.per * self.at_most + np.minimum(rest % self.per, self.at_most)
+        # how many of a kind the places from each on can hold; rules about the first places press nobody
+        self.room = np.where(self.until < _NEVER // 2, np.inf, np.maximum(room, 0.5)).astype(np.float32)
         self.steps = _STEPS
         self.plan: list[int] = []
 
@@ -183,11 +188,11 @@ class Ahead:
         """The first of `order` (candidates that break no rule, best first) that leaves a page that can be finished;
         if none does, that lets it go on for as long as any."""
         if not self.plan:
-            self.plan = self._search(-1, self.end - self.at, self.steps // 2)
+            self.plan = self._search(-1, self.end - self.at)
         for sort in dict.fromkeys(self.sort_of[order].tolist()):
             rest = self.plan[1:]
             if self.plan and sort != self.plan[0]:
-                rest = self._search(sort, len(self.plan) - 1, self.steps)
+                rest = self._search(sort, len(self.plan) - 1)
             if len(rest) >= len(self.plan) - 1:
                 self.plan = [sort, *rest]
                 return int(order[self.sort_of[order] == sort][0])
@@ -204,7 +209,7 @@ class Ahead:
     def _put(self, at: int, sort: int) -> None:
         self.sums[at + 1] = self.sums[at] + self.sorts[sort]
 
-    def _search(self, sort: int, goal: int, steps: int) -> list[int]:
+    def _search(self, sort: int, goal: int) -> list[int]:
         """The longest way on found behind `sort` (-1: from here) that breaks no rule, at most `goal` places."""
         supply, at = self.supply.copy(), self.at
         if sort >= 0:
@@ -215,33 +220,31 @@ class Ahead:
         best: list[int] = []
         path: list[int] = []
         choices = [self._open(supply, at)] if goal else []
-        while choices and len(best) < goal and steps > 0:
+        idle = 0
+        while choices and len(best) < goal and self.steps > 0 and idle < _PATIENCE:
             step = next(choices[-1], None)
             if step is None:
                 choices.pop()
                 if path:
                     supply[path.pop()] += 1
                 continue
-            steps -= 1
             self.steps -= 1
+            idle += 1
             self._put(at + len(path), step)
             path.append(step)
             supply[step] -= 1
             if len(path) > len(best):
-                best = path.copy()
+                best, idle = path.copy(), 0
             choices.append(self._open(supply, at + len(path)) if len(path) < goal else iter(()))
         return best
 
-    def _open(self, supply: NDArray[np.int64], at: int) -> Iterator[int]:
+    def _open(self, supply: NDArray[np.float32], at: int) -> Iterator[int]:
         """Sorts that may stand at a place, the most plentiful for the room they have first."""
         if at >= self.end:
             return iter(())
         count = self.sums[at] - self.sums[np.maximum(at - self.per + 1, 0), self.columns]
         full = (count >= self.at_most) & (at - self.first < self.until)
-        may = (supply > 0) & (self.sorts @ full.astype(np.float32) == 0)
-        rest = self.end - at
-        room = rest // self.per * self.at_most + np.minimum(rest % self.per, self.at_most)
-        pressing = np.where(self.until < _NEVER // 2, 0.0, supply @ self.sorts / np.maximum(room, 0.5))
-        urgency = (self.sorts * pressing).max(axis=1)
-        order = np.lexsort((self.sizes, -urgency))
-        return iter(order[may[order]].tolist())
+        may = np.flatnonzero((supply > 0) & (self.sorts @ full.astype(np.float32) == 0))
+        pressing = supply @ self.sorts / self.room[at]
+        urgency = (self.sorts[may] * pressing).max(axis=1, initial=0.0)
+        return iter(may[np.lexsort((self.sizes[may], -urgency))].tolist())

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.artifact import Release, Releases
@@ -28,10 +27,7 @@ class Following:
         self.schema = Schema.parse(release.document["schema"], "release.schema")
         self.log = log
         self.store = Memory(Memory.Config(), self.schema)
-        history = release.table("histories")
-        if "offset" not in history.columns:  # rows of one user are in order: their places do as offsets
-            history = history.with_columns(offset=pl.arange(len(history), dtype=pl.Int64, eager=True))
-        self.store.load(history, int(release.document["offset"]))
+        self.store.load(release.table("histories"), int(release.document["offset"]))
         self.follower = Follower(log, self.store).start() if follow else None
 
     def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
