@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.config import NonNegative, build, frozen, nearest, plain
+from shortlist.config import Count, NonNegative, build, frozen, nearest, plain
 from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.expressions import Expression
 
@@ -30,13 +30,17 @@ MAX_ID_BYTES = 256
 
 Kind = Literal["dense", "sparse", "varlen", "seq", "vec", "text", "time"]
 Entity = Literal["user", "item", "context"]
+ENTITIES: tuple[Entity, ...] = ("user", "item", "context")
+RESERVED_VOCABULARIES = ("user.id", "item.id", "history.action", "history.age")
 
 
 @frozen
 class Field:
     """One column of an entity. `vocab` names the vocabulary it is encoded with (its own name by default).
 
-    `split` cuts a text into the values of a `varlen` field (`"|"` for `Action|Drama`).
+    `split` cuts a text into the values of a `varlen` field (`"|"` for `Action|Drama`). Of its values, only those that
+    at least `min_count` training entities have are known; `hash` puts all values into that many ids instead, for
+    fields without bound.
     """
 
     kind: Kind
@@ -44,6 +48,8 @@ class Field:
     split: str | None = None
     scale: Literal["none", "log1p"] = "none"
     buckets: int | None = None
+    min_count: Count = 1
+    hash: Count | None = None
 
 
 @frozen
@@ -119,12 +125,39 @@ class Schema:
             what = f"no user or context field is called {self.region!r}"
             hint = nearest(self.region, [*self.users, *self.context])
             raise ConfigError(what, where=f"{where}.region", hint=hint)
+        self._check_vocabularies(where)
         for name, task in self.tasks.items():
             Expression.parse(task.positive, f"{where}.tasks.{name}.positive")
             if isinstance(task.on, str) and task.on not in self.actions:
                 hint = nearest(task.on, list(self.actions))
                 at = f"{where}.tasks.{name}.on"
                 raise ConfigError(f"no action is called {task.on!r}", where=at, hint=hint)
+
+    def _check_vocabularies(self, where: str) -> None:
+        """Fields that share a vocabulary say the same of it; ids and buckets are vocabularies of their own."""
+        declared = [(e, n, f) for e in ENTITIES for n, f in self.fields(e).items()]
+        own = {f"{e}.{n}" for e, n, f in declared if f.kind == "time" or (f.kind == "dense" and f.buckets)}
+        known: dict[str, tuple[str, Field]] = {}
+        for entity, name, field_ in declared:
+            at = f"{where}.{'context' if entity == 'context' else entity + 's'}.{name}"
+            if field_.kind not in ("sparse", "varlen", "seq"):
+                if field_.min_count > 1 or field_.hash is not None:
+                    key = "hash" if field_.hash is not None else "min_count"
+                    what = f"a {field_.kind} field has no vocabulary"
+                    raise ConfigError(what, where=f"{at}.{key}", hint=f"take {key} away, or make it sparse")
+                continue
+            if field_.hash is not None and field_.min_count > 1:
+                what = "a hashed field has no counts"
+                raise ConfigError(what, where=f"{at}.min_count", hint="set hash or min_count, not both")
+            vocab = self.vocab_of(entity, name)
+            if vocab in own or vocab in RESERVED_VOCABULARIES:
+                hint = "choose another name for vocab"
+                raise ConfigError(f"the vocabulary {vocab!r} is taken", where=f"{at}.vocab", hint=hint)
+            first, other = known.setdefault(vocab, (f"{entity}.{name}", field_))
+            for key in ("min_count", "hash"):
+                if getattr(other, key) != getattr(field_, key):
+                    what = f"shares the vocabulary {vocab!r} with {first}, which has another {key}"
+                    raise ConfigError(what, where=at, hint="give both the same")
 
     def fields(self, entity: Entity) -> dict[str, Field]:
         return {"user": self.users, "item": self.items, "context": self.context}[entity]

@@ -4,17 +4,17 @@ R requests, N candidates, L steps of history. The catalogue is encoded once; not
 context. Fields of kind `text` are left out: they become `vec` in training.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.batch import Batch, Columns
+from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.candidates import Candidates, Ragged, Requests
-from shortlist.features.encoders import HOURS, Buckets, Encoders, lists
-from shortlist.schema import FIRST, UNKNOWN, Catalogue, Entity, Schema
+from shortlist.features.encoders import HOURS, Buckets, Encoders, lists, numbers
+from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Field, Schema
 
 __all__ = ["Assembler"]
 
@@ -54,8 +54,9 @@ class Assembler:
     """Batches under one schema and one set of fitted encoders, for one catalogue. `history` is the L kept.
 
     Request columns: `user.id`, the fields of users and of the context, and the group `history` (channels `item`,
-    `action`, `age` and each sparse item field). Row columns: `item.id`, the fields of items, and `recall.<channel>`,
-    1 / rank in that channel (0: it did not bring the item).
+    `action`, `age` and each sparse item field). Row columns: `item.id`, the fields of items, and for each channel
+    `recall.<channel>`, 1 / rank, and `recall_score.<channel>`, its score scaled as in training; both are 0 where it did
+    not bring the item.
     """
 
     def __init__(self, schema: Schema, encoders: Encoders, catalogue: Catalogue, history: int = 50) -> None:
@@ -70,39 +71,124 @@ class Assembler:
         """All candidates as rows, in their order. Unknown users, items and values get defaults and never raise."""
         return Batch.of(self.requests(requests), self.rows(candidates, requests.now), candidates.owners)
 
-    def requests(self, requests: Requests) -> Columns:
+    def bare(self, requests: Requests, candidates: Candidates) -> Batch:
+        """As a call, with `user.row` and `item.row` in place of the columns of `sides`: what a file keeps."""
+        request, row = self.requests(requests, bare=True), self.rows(candidates, requests.now, bare=True)
+        return Batch.of(request, row, candidates.owners)
+
+    def sides(self) -> dict[str, Columns]:
+        """Fields of users and items that do not change with time, one line an entity, the last one the defaults."""
+        tables = {"user.row": (self._users, len(self.users)), "item.row": (self._items, len(self.items))}
+        return {name: replace(table, times={}).columns(n + 1) for name, (table, n) in tables.items()}
+
+    def layout(self, channels: Sequence[str] = (), tasks: Sequence[str] = ()) -> Layout:
+        """What a model for these batches is built for, with candidates of these recall channels."""
+        user, context, item = (self._side(entity) for entity in ("user", "context", "item"))
+        history = {"item": "item.id", "action": "history.action", "age": "history.age"}
+        history |= {f"item.{n}": self.schema.vocab_of("item", n) for n, f in self._sparse_items()}
+        request = Side(
+            {"user.id": "user.id", **user.sparse, **context.sparse},
+            (*user.dense, *context.dense),
+            {**user.groups, **context.groups, "history": history},
+            {**user.vecs, **context.vecs},
+        )
+        recalled = tuple(f"{what}.{name}" for name in channels for what in ("recall", "recall_score"))
+        row = Side({"item.id": "item.id", **item.sparse}, (*item.dense, *recalled), item.groups, item.vecs)
+        groups = [*request.groups.values(), *row.groups.values()]
+        used = [*request.sparse.values(), *row.sparse.values(), *(v for g in groups for v in g.values())]
+        sizes = self._sizes()
+        return Layout(request, row, {name: sizes.get(name, FIRST) for name in dict.fromkeys(used)}, tuple(tasks))
+
+    def requests(self, requests: Requests, *, bare: bool = False) -> Columns:
         """Request columns [R]."""
-        table = self._users.take(self.users.rows(requests.users), requests.now)
+        table = self._entities("user", requests.users, requests.now, bare)
         asked = {name: requests.context[name] for name in self.schema.context if name in requests.context}
         here = self._encode("context", asked, len(requests)).take(np.arange(len(requests)), requests.now)
-        table.sparse = {"user.id": self.encoders.users(requests.users), **table.sparse, **here.sparse}
+        table.sparse |= here.sparse
         table.dense |= here.dense
         table.groups |= here.groups | {"history": self._history(requests.history, requests.now)}
         table.vecs |= here.vecs
         return table.columns(len(requests))
 
-    def rows(self, candidates: Candidates, now: NDArray[np.int64]) -> Columns:
+    def rows(self, candidates: Candidates, now: NDArray[np.int64], *, bare: bool = False) -> Columns:
         """Row columns [N] at the time of each candidate's request."""
-        table = self._items.take(self.items.rows(candidates.items), now[candidates.owners])
-        table.sparse = {"item.id": self.encoders.items(candidates.items), **table.sparse}
-        rank = candidates.rank.astype(np.float32)
-        brought = np.divide(1.0, rank, out=np.zeros_like(rank), where=rank > 0)
-        table.dense |= {f"recall.{name}": brought[:, n] for n, name in enumerate(candidates.channels)}
+        table = self._entities("item", candidates.items, now[candidates.owners], bare)
+        for n, name in enumerate(candidates.channels):
+            rank, score = candidates.rank[:, n].astype(np.float32), candidates.score[:, n]
+            table.dense[f"recall.{name}"] = np.divide(1.0, rank, out=np.zeros_like(rank), where=rank > 0)
+            full = f"recall_score.{name}"
+            scale = self.encoders.scales.get(full)
+            scaled = scale(score) if scale else score.astype(np.float32)
+            table.dense[full] = np.where((rank > 0) & np.isfinite(scaled), scaled, np.float32(0))
         return table.columns(len(candidates))
+
+    def _entities(self, entity: Entity, keys: NDArray[np.int64], now: NDArray[np.int64], bare: bool) -> Table:
+        """The id and the fields of users or items by key; `bare` leaves the place of the fields instead of them."""
+        known, encode, fields = (
+            (self.users, self.encoders.users, self._users)
+            if entity == "user"
+            else (self.items, self.encoders.items, self._items)
+        )
+        rows = known.rows(keys)
+        table = (Table(times=fields.times) if bare else fields).take(rows, now)
+        place = {f"{entity}.row": np.where(rows < 0, len(known), rows)} if bare else {}
+        table.sparse = {f"{entity}.id": encode(keys), **place, **table.sparse}
+        return table
 
     def _history(self, events: Ragged, now: NDArray[np.int64]) -> Padded:
         """The latest L events of each request, oldest first."""
         events = events.last(self.history)
+        age = AGE((now[events.owners] - events.times) / HOUR_MS)
+        channels = self.steps(events)
+        channels = {"item": channels.pop("item"), "action": channels.pop("action"), "age": age, **channels}
+        return pad(np.diff(events.offsets), channels, self.history)
+
+    def steps(self, events: Ragged) -> dict[str, NDArray[np.int64]]:
+        """Channels [H] of events that no request's moment changes: `item`, `action`, sparse item fields."""
         rows = self.items.rows(events.items)
         channels = {
             "item": self.encoders.items(events.items),
             "action": events.actions.astype(np.int64) + FIRST,
-            "age": AGE((now[events.owners] - events.times) / HOUR_MS),
         }
-        for name, declared in self.schema.items.items():
-            if declared.kind == "sparse":
-                channels[f"item.{name}"] = self._items.sparse[f"item.{name}"][rows]
-        return pad(np.diff(events.offsets), channels, self.history)
+        for name, _ in self._sparse_items():
+            channels[f"item.{name}"] = self._items.sparse[f"item.{name}"][rows]
+        return channels
+
+    def _sparse_items(self) -> list[tuple[str, Field]]:
+        return [(name, declared) for name, declared in self.schema.items.items() if declared.kind == "sparse"]
+
+    def _side(self, entity: Entity) -> Side:
+        """The declared fields of an entity as columns, in the order of `Table.take`: ages behind the rest."""
+        fields = {f"{entity}.{name}": (name, declared) for name, declared in self.schema.fields(entity).items()}
+        sparse = {full: self.schema.vocab_of(entity, name) for full, (name, f) in fields.items() if f.kind == "sparse"}
+        own = {full: full for full, (_, f) in fields.items() if f.kind == "dense" and f.buckets}
+        ages = {full: full for full, (_, f) in fields.items() if f.kind == "time"}
+        return Side(
+            {full: (sparse | own)[full] for full in fields if full in sparse or full in own} | ages,
+            tuple(full for full, (_, f) in fields.items() if f.kind == "dense" and not f.buckets),
+            {
+                full: {"value": self.schema.vocab_of(entity, name)}
+                for full, (name, f) in fields.items()
+                if f.kind in ("varlen", "seq")
+            },
+            {full: self.encoders.widths.get(full, 0) for full, (_, f) in fields.items() if f.kind == "vec"},
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """Ids of every vocabulary, the two reserved ones included; one that training never met has just these."""
+        fitted = self.encoders
+        sizes = {"user.id": len(fitted.users), "item.id": len(fitted.items), "history.age": len(AGE)}
+        sizes["history.action"] = FIRST + len(self.schema.actions)
+        for entity in ENTITIES:
+            for name, declared in self.schema.fields(entity).items():
+                full, vocabulary = f"{entity}.{name}", self.schema.vocab_of(entity, name)
+                if declared.kind == "time":
+                    sizes[full] = len(AGE)
+                elif declared.kind == "dense":
+                    sizes[full] = len(fitted.buckets.get(full, Buckets(())))
+                elif vocabulary in fitted.vocabularies:
+                    sizes[vocabulary] = len(fitted.vocabularies[vocabulary])
+        return sizes
 
     def _encode(self, entity: Entity, columns: Mapping[str, NDArray[Any]], n: int) -> Table:
         """The declared fields of n entities, with one more row of defaults. An absent column is all defaults."""
@@ -130,8 +216,7 @@ class Assembler:
             elif declared.kind == "vec":
                 table.vecs[full] = _vectors(column, n, fitted.widths.get(full, 0))
             elif declared.kind == "time":
-                times = np.array([np.nan if v is None else v for v in column], dtype=np.float64)
-                table.times[full] = np.append(times, np.nan)
+                table.times[full] = np.append(numbers(column), np.nan)
         return table
 
 

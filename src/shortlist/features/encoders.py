@@ -5,21 +5,26 @@ N values. Ids: 0 padding, 1 unknown or missing, values from 2. A number that is 
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.schema import FIRST, UNKNOWN, Catalogue, Entity, Schema, Vocabulary, text
+from shortlist.candidates import Candidates
+from shortlist.errors import DataError
+from shortlist.features.hashing import Hashed
+from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Profiles, Schema, Vocabulary, text
 
-__all__ = ["Encoders", "Scale", "Buckets", "Rate", "Known", "HOURS", "lists"]
+__all__ = ["Encoders", "Scale", "Buckets", "Rate", "Known", "Hashed", "HOURS", "MAX_VALUES", "lists", "numbers"]
 
 # Ages and gaps in hours: an hour, a part of a day, days, weeks, months, a year.
 HOURS = (1.0, 6.0, 24.0, 72.0, 168.0, 720.0, 2160.0, 8760.0)
 MAX_WIDTH = 50  # values of a varlen field that are kept
+MAX_VALUES = 10_000_000  # of one vocabulary; a table of 32 float32 a value is then 1.2 GiB
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,13 @@ class Scale:
     @classmethod
     def fit(cls, values: NDArray[Any], log1p: bool) -> Self:
         """From the values present; a column without any, or without spread, keeps its unit."""
-        known = _log(_numbers(values), log1p)
+        known = _log(numbers(values), log1p)
         known = known[np.isfinite(known)]
         deviation = float(known.std()) if len(known) else 0.0
         return cls(log1p, float(known.mean()) if len(known) else 0.0, deviation or 1.0)
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        scaled = (_log(_numbers(values), self.log1p) - self.mean) / self.deviation
+        scaled = (_log(numbers(values), self.log1p) - self.mean) / self.deviation
         return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)
 
 
@@ -52,7 +57,7 @@ class Buckets:
     @classmethod
     def fit(cls, values: NDArray[Any], count: int) -> Self:
         """`count` buckets of about equally many values each; equal quantiles fall together."""
-        known = _numbers(values)
+        known = numbers(values)
         known = known[np.isfinite(known)]
         if not len(known):
             return cls(())
@@ -64,9 +69,9 @@ class Buckets:
         return FIRST + len(self.edges) + 1
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        numbers = _numbers(values)
-        place = np.searchsorted(np.array(self.edges), numbers, side="right") + FIRST
-        return np.where(np.isnan(numbers), UNKNOWN, place).astype(np.int64)
+        known = numbers(values)
+        place = np.searchsorted(np.array(self.edges), known, side="right") + FIRST
+        return np.where(np.isnan(known), UNKNOWN, place).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,13 @@ class Known:
 class Encoders:
     """Everything fitted, by field (`item.category`): vocabularies (shared by name), scales, buckets, widths of lists.
 
-    `text` fields are not encoded here: they become `vec` in training.
+    `text` fields are not encoded here: they become `vec` in training. Scales of `recall_score.<channel>` come from
+    `scored`.
     """
 
     users: Known
     items: Known
-    vocabularies: Mapping[str, Vocabulary]
+    vocabularies: Mapping[str, Vocabulary | Hashed]
     scales: Mapping[str, Scale]
     buckets: Mapping[str, Buckets]
     widths: Mapping[str, int]
@@ -130,25 +136,20 @@ class Encoders:
         users: NDArray[np.int64],
         items: NDArray[np.int64],
         context: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        max_values: int = MAX_VALUES,
     ) -> Self:
-        """From the profiles of training's users and items (keys) and from training's context columns only."""
-        columns: dict[tuple[Entity, str], NDArray[Any]] = {}
-        for entity, profiles, keys in (("user", catalogue.users, users), ("item", catalogue.items, items)):
-            seen = np.unique(keys[profiles.rows(keys) >= 0])
-            for name in schema.fields(cast(Entity, entity)):
-                if name in profiles.columns:
-                    columns[cast(Entity, entity), name] = profiles.take(name, seen)
-        for name in schema.context:
-            if context is not None and name in context:
-                columns["context", name] = context[name]
+        """From the profiles of training's users and items (keys) and from training's context columns only.
 
+        Raises DataError for a column without a single value, and for a vocabulary of more than `max_values`.
+        """
         values: dict[str, list[pl.Series]] = {}
         scales, buckets, widths = {}, {}, {}
-        for (entity_, name), column in columns.items():
-            declared, full = schema.fields(entity_)[name], f"{entity_}.{name}"
+        for entity, name, column in _columns(schema, catalogue, users, items, context or {}):
+            declared, full = schema.fields(entity)[name], f"{entity}.{name}"
             if declared.kind in ("sparse", "varlen", "seq"):
                 lengths, flat = lists(column)
-                values.setdefault(schema.vocab_of(entity_, name), []).append(text(flat))
+                values.setdefault(schema.vocab_of(entity, name), []).append(text(flat))
                 if declared.kind != "sparse":
                     widths[full] = int(min(max(lengths.max(initial=0), 1), MAX_WIDTH))
             elif declared.kind == "dense" and declared.buckets:
@@ -157,28 +158,64 @@ class Encoders:
                 scales[full] = Scale.fit(column, declared.scale == "log1p")
             elif declared.kind == "vec":
                 widths[full] = int(max((len(v) for v in column if v is not None), default=0))
-        fitted = {
-            name: Vocabulary.fit(pl.concat([part.rename("value") for part in parts])) for name, parts in values.items()
-        }
-        return cls(Known.fit(users), Known.fit(items), fitted, scales, buckets, widths)
+        fields = {schema.vocab_of(e, n): schema.fields(e)[n] for e in ENTITIES for n in schema.fields(e)}
+        words: dict[str, Vocabulary | Hashed] = {}
+        for name, parts in values.items():
+            column_ = pl.concat([part.rename("value") for part in parts])
+            buckets_ = fields[name].hash
+            if buckets_ is not None:
+                words[name] = Hashed.fit(column_, buckets_)
+                continue
+            fitted = Vocabulary.fit(column_, fields[name].min_count)
+            if len(fitted.values) > max_values:
+                what = f"{len(fitted.values)} values, at most {max_values} fit"
+                raise DataError(what, where=f"vocabulary {name}", hint="set min_count or hash on its fields")
+            words[name] = fitted
+        return cls(Known.fit(users), Known.fit(items), words, scales, buckets, widths)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[np.int64]]]:
-        """What an artifact keeps: a JSON table and arrays."""
+    def scored(self, candidates: Candidates) -> Self:
+        """These with the scales of channel scores, from training's candidates: what a channel did not bring is 0."""
+        scales = dict(self.scales)
+        for n, name in enumerate(candidates.channels):
+            brought = candidates.rank[:, n] > 0
+            scales[f"recall_score.{name}"] = Scale.fit(candidates.score[brought, n], log1p=False)
+        return replace(self, scales=scales)
+
+    @property
+    def collisions(self) -> dict[str, float]:
+        """Share of training's values that share an id with another, by hashed vocabulary."""
+        return {name: v.collisions for name, v in self.vocabularies.items() if isinstance(v, Hashed)}
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What an artifact keeps: a JSON table and arrays. A vocabulary is its texts (UTF-8) and where each ends."""
+        words = {n: v for n, v in self.vocabularies.items() if isinstance(v, Vocabulary)}
         table = {
-            "vocabularies": {name: v.values.to_list() for name, v in self.vocabularies.items()},
+            "vocabularies": sorted(words),
+            "hashed": {
+                n: [v.buckets, v.values, v.shared] for n, v in self.vocabularies.items() if isinstance(v, Hashed)
+            },
             "scales": {name: [s.log1p, s.mean, s.deviation] for name, s in self.scales.items()},
             "buckets": {name: list(b.edges) for name, b in self.buckets.items()},
             "widths": dict(self.widths),
         }
-        return table, {"users": self.users.keys, "items": self.items.keys}
+        arrays: dict[str, NDArray[Any]] = {"users": self.users.keys, "items": self.items.keys}
+        for name, vocabulary in words.items():
+            coded = "".join(vocabulary.values.to_list()).encode()
+            arrays[f"vocabulary.{name}.text"] = np.frombuffer(coded, dtype=np.uint8)
+            arrays[f"vocabulary.{name}.ends"] = vocabulary.values.str.len_bytes().to_numpy().cumsum().astype(np.int64)
+        return table, arrays
 
     @classmethod
-    def restore(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[np.int64]]) -> Self:
+    def restore(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The inverse of `state`."""
+        words: dict[str, Vocabulary | Hashed] = {n: Hashed(*parts) for n, parts in table["hashed"].items()}
+        for name in table["vocabularies"]:
+            coded, ends = arrays[f"vocabulary.{name}.text"].tobytes(), arrays[f"vocabulary.{name}.ends"].tolist()
+            words[name] = Vocabulary([coded[a:b].decode() for a, b in pairwise([0, *ends])])
         return cls(
             Known(arrays["users"]),
             Known(arrays["items"]),
-            {name: Vocabulary(values) for name, values in table["vocabularies"].items()},
+            words,
             {name: Scale(*parts) for name, parts in table["scales"].items()},
             {name: Buckets(tuple(edges)) for name, edges in table["buckets"].items()},
             dict(table["widths"]),
@@ -194,6 +231,36 @@ class Encoders:
         return digest.hexdigest()
 
 
+def _columns(
+    schema: Schema,
+    catalogue: Catalogue,
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    context: Mapping[str, NDArray[Any]],
+) -> Iterator[tuple[Entity, str, NDArray[Any]]]:
+    """Columns of the entities that training knows; a declared field that is nowhere given is left out."""
+    sides: tuple[tuple[Entity, Profiles, NDArray[np.int64]], ...] = (
+        ("user", catalogue.users, users),
+        ("item", catalogue.items, items),
+    )
+    given: list[tuple[Entity, str, NDArray[Any]]] = []
+    for entity, profiles, keys in sides:
+        seen = np.unique(keys[profiles.rows(keys) >= 0])
+        given += [(entity, n, profiles.take(n, seen)) for n in schema.fields(entity) if n in profiles.columns]
+    given += [("context", name, context[name]) for name in schema.context if name in context]
+    for entity, name, column in given:
+        kind = schema.fields(entity)[name].kind
+        if kind == "text":
+            continue
+        number = kind in ("dense", "time")
+        known = bool(np.isfinite(numbers(column)).any()) if number else _any(column)
+        if len(column) and not known:
+            whose = "request" if entity == "context" else entity
+            what = f"no {whose} of training has {'a number' if number else 'a value'}"
+            raise DataError(what, where=f"{entity}.{name}", hint="fill the column, or take the field out of the schema")
+        yield entity, name, column
+
+
 def lists(column: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """A column of lists (or of single values, a missing one empty) as lengths [N] and values, one after the other."""
     if column.dtype != object:
@@ -204,11 +271,26 @@ def lists(column: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     return lengths, np.fromiter((v for row in rows for v in row), dtype=object, count=int(lengths.sum()))
 
 
-def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
-    """As floats, NaN where there is no number."""
-    if values.dtype == object:
-        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    return values.astype(np.float64)
+def _any(column: NDArray[Any]) -> bool:
+    """Whether any value is there: neither None nor NaN nor an empty list."""
+    if column.dtype != object:
+        return bool(lists(column)[0].any())
+    return any(v is not None and not (isinstance(v, (list, tuple, np.ndarray)) and len(v) == 0) for v in column)
+
+
+def numbers(values: NDArray[Any]) -> NDArray[np.float64]:
+    """As floats, NaN where there is no number: what a request says of itself may be anything."""
+    try:
+        return values.astype(np.float64)  # None becomes NaN
+    except (TypeError, ValueError, OverflowError):
+        return np.fromiter(map(_number, values), dtype=np.float64, count=len(values))
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _log(values: NDArray[np.float64], log1p: bool) -> NDArray[np.float64]:

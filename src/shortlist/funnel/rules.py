@@ -2,7 +2,8 @@
 
 At each place the rules say which candidates are feasible; a selector chooses among those. Where none is, rules are
 given up in the order they are declared, and what was broken is reported. A page that runs into that is made again
-looking ahead: each pick must then leave enough to finish. R requests, P candidates of a request, V kinds of a rule.
+looking ahead: if it can be finished at all, each pick must leave enough to finish. R requests, P candidates of a
+request, V kinds of a rule.
 """
 
 from collections.abc import Iterator
@@ -182,26 +183,24 @@ class Ahead:
         # how many of a kind the places from each on can hold; rules about the first places press nobody
         self.room = np.where(self.until < _NEVER // 2, np.inf, np.maximum(room, 0.5)).astype(np.float32)
         self.steps = _STEPS
-        self.plan: list[int] = []
+        self.plan: list[int] | None = None  # sorts for the rest of the page; empty: it cannot be finished
 
     def choose(self, order: NDArray[np.int64]) -> int:
-        """The first of `order` (candidates that break no rule, best first) that leaves a page that can be finished;
-        if none does, that lets it go on for as long as any."""
-        if not self.plan:
-            self.plan = self._search(-1, self.end - self.at)
-        for sort in dict.fromkeys(self.sort_of[order].tolist()):
-            rest = self.plan[1:]
-            if self.plan and sort != self.plan[0]:
-                rest = self._search(sort, len(self.plan) - 1)
-            if len(rest) >= len(self.plan) - 1:
+        """The first of `order` (candidates that break no rule, best first) that leaves a page that can be finished.
+        Where no page can be, the first."""
+        if self.plan is None:
+            self.plan = self._search(-1)
+        for sort in dict.fromkeys(self.sort_of[order].tolist()) if self.plan else ():
+            rest = self.plan[1:] if sort == self.plan[0] else self._search(sort)
+            if len(rest) == len(self.plan) - 1:
                 self.plan = [sort, *rest]
                 return int(order[self.sort_of[order] == sort][0])
         return int(order[0])
 
-    def take(self, pick: int) -> None:
-        """Place a candidate, planned or not."""
+    def take(self, pick: int, kept: bool) -> None:
+        """Place a candidate; `kept` says that it is the one chosen, and breaks no rule."""
         sort = int(self.sort_of[pick])
-        self.plan = self.plan[1:] if self.plan and self.plan[0] == sort else []
+        self.plan = self.plan[1:] if kept and self.plan is not None else None
         self._put(self.at, sort)
         self.supply[sort] -= 1
         self.at += 1
@@ -209,19 +208,18 @@ class Ahead:
     def _put(self, at: int, sort: int) -> None:
         self.sums[at + 1] = self.sums[at] + self.sorts[sort]
 
-    def _search(self, sort: int, goal: int) -> list[int]:
-        """The longest way on found behind `sort` (-1: from here) that breaks no rule, at most `goal` places."""
+    def _search(self, sort: int) -> list[int]:
+        """A way on behind `sort` (-1: from here) that fills the page and breaks no rule; empty where none was found."""
         supply, at = self.supply.copy(), self.at
         if sort >= 0:
             self._put(at, sort)
             supply[sort] -= 1
             at += 1
-        goal = min(goal, int(supply.sum()))
-        best: list[int] = []
+        goal = min(self.end - at, int(supply.sum()))
         path: list[int] = []
-        choices = [self._open(supply, at)] if goal else []
-        idle = 0
-        while choices and len(best) < goal and self.steps > 0 and idle < _PATIENCE:
+        choices = [self._open(supply, at)]
+        furthest = idle = 0
+        while choices and len(path) < goal and self.steps > 0 and idle < _PATIENCE:
             step = next(choices[-1], None)
             if step is None:
                 choices.pop()
@@ -229,14 +227,12 @@ class Ahead:
                     supply[path.pop()] += 1
                 continue
             self.steps -= 1
-            idle += 1
             self._put(at + len(path), step)
             path.append(step)
             supply[step] -= 1
-            if len(path) > len(best):
-                best, idle = path.copy(), 0
-            choices.append(self._open(supply, at + len(path)) if len(path) < goal else iter(()))
-        return best
+            furthest, idle = (len(path), 0) if len(path) > furthest else (furthest, idle + 1)
+            choices.append(self._open(supply, at + len(path)))
+        return path if len(path) == goal else []
 
     def _open(self, supply: NDArray[np.float32], at: int) -> Iterator[int]:
         """Sorts that may stand at a place, the most plentiful for the room they have first."""

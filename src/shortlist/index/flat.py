@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from shortlist.errors import ArtifactError, RequestError
 from shortlist.forms import Vectors
-from shortlist.index.cut import Floats, Ints
+from shortlist.index.cut import Floats, Ints, Keep, Rows
 
 BLOCK_BYTES = 64 * 2**20  # scores of one block of queries
 
@@ -52,6 +52,31 @@ class FlatIndex:
             keys[low : low + size, :k] = self.keys[at]
             scores[low : low + size, :k] = np.take_along_axis(block, at, axis=1)
         return keys, scores
+
+    def top(self, owners: Ints, queries: NDArray[np.float32], n: int, keep: Keep | None = None) -> Rows:
+        """The best n of each query [Q, D] that count for request `owners[q]` (ascending), as `cut` has it.
+
+        Looks as deep as needed and no deeper, so that `keep` is asked about few items.
+        """
+        pending = np.arange(len(queries))
+        want = n if keep is None else 2 * n + 64
+        parts: list[tuple[Ints, Ints, Floats]] = []
+        while len(pending) and len(self):
+            depth = min(want, len(self))
+            found, scores = self.search(queries[pending], depth)
+            owner = np.repeat(owners[pending], depth)
+            counts = np.ones(found.shape, dtype=bool) if keep is None else keep(owner, found.ravel()).reshape(found.shape)
+            before = np.cumsum(counts, axis=1) - counts
+            done = (counts.sum(axis=1) >= n) | (depth == len(self))
+            rows = (before < n) & done[:, None]
+            parts.append((owner.reshape(found.shape)[rows], found[rows], scores[rows]))
+            pending = pending[~done]
+            want *= 4
+        if not parts:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        owner, items, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(owner, kind="stable")
+        return owner[order], items[order], score[order]
 
     def _scores(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.form.metric == "cos":

@@ -100,10 +100,11 @@ class Mmr:
             valid = feasible[row, pick]
             breaks = [valid & hit[row, pick] for hit in blocked]
             for r in np.flatnonzero(valid) if ahead else ():
-                if not any(hit[r] for hit in breaks):
+                kept = not any(hit[r] for hit in breaks)
+                if kept:
                     open_ = np.flatnonzero(feasible[r])
                     pick[r] = sights[r].choose(open_[np.argsort(-worth[r, open_], kind="stable")])
-                sights[r].take(int(pick[r]))
+                sights[r].take(int(pick[r]), kept)
             for n, hit in enumerate(breaks):
                 broken[:, n] |= hit
             out[:, place] = np.where(valid, pick, -1)

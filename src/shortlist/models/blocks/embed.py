@@ -45,7 +45,7 @@ class Embed(nn.Module):
         names = columns.sparse_names if names is None else tuple(names)
         at = [columns.sparse_names.index(name) for name in names]
         ids = columns.sparse if names == columns.sparse_names else columns.sparse[:, at]
-        shift = torch.tensor([self.offsets[side.sparse[name]] for name in names], device=ids.device)
+        shift = torch.tensor([self.offsets[side.sparse[name]] for name in names], dtype=torch.long, device=ids.device)
         out: Tensor = self.table(torch.where(ids > 0, ids + shift, 0))
         return out
 

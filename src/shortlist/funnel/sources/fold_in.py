@@ -1,0 +1,48 @@
+"""u2i by fold-in: a user's vector solved from the history at hand, then searched (card A5, serving part)."""
+
+import numpy as np
+
+from shortlist.candidates import Requests
+from shortlist.config import Count, NonNegative, Positive, frozen
+from shortlist.forms import Vectors
+from shortlist.funnel.pipeline import Keep, Recalled
+from shortlist.index.flat import FlatIndex
+from shortlist.models.blocks.ridge import ridge
+from shortlist.schema import Schema
+
+__all__ = ["FoldIn"]
+
+
+class FoldIn:
+    """The best p for <p, q_i> under the loss the items were learned with, so `alpha0`, `lam` and `nu` are the model's
+    (one key of a channel sets both). Items unknown to the form and repeats do not count; a user without any gets none.
+
+    `last`: only that many latest distinct items; None means all.
+    """
+
+    @frozen
+    class Config:
+        alpha0: Positive = 0.3
+        lam: Positive = 0.007
+        nu: NonNegative = 1.0
+        last: Count | None = None
+
+    def __init__(self, config: Config, form: Vectors, schema: Schema) -> None:
+        self.config = config
+        self.index = FlatIndex(form)
+        self.gram = form.matrix.T @ form.matrix
+
+    def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
+        """Items by <p, q>, best first; what the user has already taken is among them."""
+        history = requests.history.latest()
+        if self.config.last is not None:
+            history = history.last(self.config.last)
+        keys, matrix, config = self.index.keys, self.index.matrix, self.config
+        at = np.minimum(np.searchsorted(keys, history.items), len(keys) - 1)
+        known = keys[at] == history.items if len(keys) else np.zeros(len(at), dtype=bool)
+        counts = np.bincount(history.owners[known], minlength=len(requests))
+        owners = np.flatnonzero(counts)
+        offsets = np.concatenate([[0], np.cumsum(counts[owners])]).astype(np.int64)
+        penalty = config.lam * (counts[owners] + config.alpha0 * len(keys)) ** config.nu
+        queries = ridge(offsets, at[known], matrix, config.alpha0, penalty, self.gram)
+        return self.index.top(owners, queries, n, keep)
