@@ -196,6 +196,19 @@ class Candidates:
         fate[hit] = reasons.index(reason) + 1
         return replace(self, fate=fate, reasons=reasons)
 
+    def only(self, at: NDArray[np.int64]) -> "Candidates":
+        """Just the rows at ascending positions `at`, of the same requests."""
+        counts = np.bincount(self.owners[at], minlength=len(self.offsets) - 1)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            items=self.items[at],
+            rank=self.rank[at],
+            score=self.score[at],
+            scores={name: column[at] for name, column in self.scores.items()},
+            fate=self.fate[at],
+        )
+
     def scored(self, name: str, values: NDArray[Any]) -> "Candidates":
         """With one more score column [N]."""
         if values.shape != self.items.shape:

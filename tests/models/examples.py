@@ -12,29 +12,43 @@ from shortlist.batch import Batch, Columns, Layout, Side
 TASKS = ("click", "like")
 FULL = Layout(
     request=Side(
-        sparse={"user.id": "user", "user.city": "place"},
+        sparse={"user.id": "user.id", "user.city": "place"},
         dense=("user.age",),
         groups={
-            "history": {"item": "item", "action": "action", "age": "age", "item.category": "category"},
+            "history": {
+                "item": "item.id",
+                "action": "history.action",
+                "age": "history.age",
+                "item.category": "category",
+            },
             "user.likes": {"value": "tag"},
         },
     ),
     row=Side(
-        sparse={"item.id": "item", "item.category": "category", "item.published": "age"},
-        dense=("item.price", "recall.similar", "recall.hot"),
+        sparse={"item.id": "item.id", "item.category": "category", "item.published": "item.published.age"},
+        dense=("item.price", "recall.similar", "recall_score.similar", "recall.hot", "recall_score.hot"),
         groups={"item.tags": {"value": "tag"}},
         vecs={"item.look": 3},
     ),
-    vocabularies={"user": 20, "place": 5, "item": 40, "action": 4, "age": 11, "category": 6, "tag": 9},
+    vocabularies={
+        "user.id": 20,
+        "place": 5,
+        "item.id": 40,
+        "history.action": 4,
+        "history.age": 11,
+        "item.published.age": 11,
+        "category": 6,
+        "tag": 9,
+    },
     tasks=TASKS,
 )
 BARE = Layout(
-    request=Side(sparse={"user.id": "user"}),
-    row=Side(sparse={"item.id": "item"}),
-    vocabularies={"user": 20, "item": 40},
+    request=Side(sparse={"user.id": "user.id"}),
+    row=Side(sparse={"item.id": "item.id"}),
+    vocabularies={"user.id": 20, "item.id": 40},
     tasks=("click",),
 )
-HISTORY_ONLY = replace(BARE, request=replace(BARE.request, groups={"history": {"item": "item"}}))
+HISTORY_ONLY = replace(BARE, request=replace(BARE.request, groups={"history": {"item": "item.id"}}))
 LAYOUTS = {"full": FULL, "bare": BARE, "history only": HISTORY_ONLY}
 
 

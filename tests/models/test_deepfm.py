@@ -80,8 +80,8 @@ def test_looking_up_is_the_linear_layer_on_one_hot() -> None:
     table = model.embed.table.weight
     one_hot = torch.zeros(30, len(table))
     for name, words, ids in (
-        ("user.id", "user", rows.request["user.id"][rows.request_of]),
-        ("item.id", "item", rows.row["item.id"]),
+        ("user.id", "user.id", rows.request["user.id"][rows.request_of]),
+        ("item.id", "item.id", rows.row["item.id"]),
     ):
         assert name in {**BARE.request.sparse, **BARE.row.sparse}
         one_hot[torch.arange(30), model.embed.ids(words, ids)] = 1.0
@@ -122,7 +122,7 @@ def test_an_fm_and_an_mlp_read_one_table_and_its_gradient_is_their_sum() -> None
 
 def test_a_dense_value_multiplies_its_vector_in_both_orders() -> None:
     """y(x) = w x + <v x, e> + ...: with one dense column the logit is a line in x, for x² has no pair."""
-    layout = replace(BARE, row=Side(sparse={"item.id": "item"}, dense=("price",)))
+    layout = replace(BARE, row=Side(sparse={"item.id": "item.id"}, dense=("price",)))
     model = without_mlp(made(layout))
 
     def at(price: float) -> Batch:
@@ -133,7 +133,7 @@ def test_a_dense_value_multiplies_its_vector_in_both_orders() -> None:
     assert abs((three - zero) - 3 * (one - zero)) < 1e-5
     assert model.row.dense is not None
     vector = model.row.dense[0].detach()
-    ids = torch.stack([model.embed.ids("user", torch.tensor(3)), model.embed.ids("item", torch.tensor(7))])
+    ids = torch.stack([model.embed.ids("user.id", torch.tensor(3)), model.embed.ids("item.id", torch.tensor(7))])
     others = model.embed.table.weight[ids].detach()
     slope = vector[-1] + (others[:, :-1] @ vector[:-1]).sum()
     assert abs((one - zero) - float(slope)) < 1e-5
@@ -147,6 +147,6 @@ def test_a_history_enters_as_the_mean_of_its_steps() -> None:
     place = 2  # behind user.id and user.city
     for r in range(7):
         n = int(group.length[r])
-        ids = model.embed.ids("item", group.channels["item"][r, :n])
+        ids = model.embed.ids("item.id", group.channels["item"][r, :n])
         expected = model.embed.table(ids).mean(dim=0) if n else torch.zeros(5)
         torch.testing.assert_close(fields[r, place], expected)

@@ -39,12 +39,12 @@ def always_one(model: DIN) -> DIN:
 
 
 def test_history_and_candidate_meet_by_vocabulary() -> None:
-    assert partners(FULL) == {"item": "item.id", "item.category": "item.category", "age": "item.published"}
+    assert partners(FULL) == {"item": "item.id", "item.category": "item.category"}
     assert partners(HISTORY_ONLY) == {"item": "item.id"}
 
 
 def test_of_two_columns_of_a_vocabulary_the_one_of_that_name_is_met() -> None:
-    row = replace(FULL.row, sparse={"item.bought_with": "item", **FULL.row.sparse})
+    row = replace(FULL.row, sparse={"item.bought_with": "item.id", **FULL.row.sparse})
     assert partners(replace(FULL, row=row))["item"] == "item.id"
 
 
@@ -128,8 +128,8 @@ def test_a_request_is_looked_up_once() -> None:
     model(rows)
     steps, tags = 6, 3
     # history 2 x 6 steps x 4 channels, likes 2 x 6; columns of 2 requests (2) and 30 rows (3); tags of 30 rows (3
-    # steps); the candidate as target (item, category, age)
-    assert sum(seen) == 2 * steps * 4 + 2 * steps + 2 * 2 + 30 * 3 + 30 * tags + 30 * 3
+    # steps); the candidate as target (item, category)
+    assert sum(seen) == 2 * steps * 4 + 2 * steps + 2 * 2 + 30 * 3 + 30 * tags + 30 * 2
 
 
 def test_dice_by_hand_in_training() -> None:

@@ -21,7 +21,7 @@ PAST = 40
 HITS = 20
 CHIPS = 5
 COLUMNS = 7
-STAGES = ("state", "recall", "merge", "filter", "budget", "boost", "select", "total")
+STAGES = ("state", "recall", "merge", "filter", "budget", "coarse", "rank", "boost", "select", "total")
 
 
 def overview(engine: Engine) -> dict[str, Any]:

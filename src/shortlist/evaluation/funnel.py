@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.candidates import Candidates, Requests, Slates
-from shortlist.funnel.pipeline import NOT_SELECTED, OVER_BUDGET, Funnel, cut
+from shortlist.funnel.pipeline import BELOW, NOT_SELECTED, OVER_BUDGET, Funnel, cut
 from shortlist.funnel.trace import fates
 from shortlist.metrics.beyond import coverage, exposure, gini, self_information
 from shortlist.metrics.bootstrap import Estimate, difference, mean, ratio
@@ -103,8 +103,9 @@ def merged_lists(candidates: Candidates, scores: NDArray[np.floating], among: ND
 
 def eligible(candidates: Candidates) -> NDArray[np.bool_]:
     """Candidates no filter dropped."""
-    kept = (OVER_BUDGET, NOT_SELECTED)
-    codes = [0, *(n + 1 for n, reason in enumerate(candidates.reasons) if reason in kept)]
+    cuts = (OVER_BUDGET, NOT_SELECTED)
+    kept = [reason in cuts or reason.startswith(BELOW) for reason in candidates.reasons]
+    codes = [0, *(n for n, known in enumerate(kept, start=1) if known)]
     return np.isin(candidates.fate, codes)
 
 

@@ -100,7 +100,8 @@ def report(
         )
     fates = measured.fates
     recalled = sum(fates.values())
-    dropped = {name: n for name, n in fates.items() if name not in ("selected", "not_selected", "over_budget")}
+    later = ("selected", "not_selected", "over_budget")
+    dropped = {name: n for name, n in fates.items() if name not in later and not name.startswith("below_")}
     eligible = recalled - sum(dropped.values())
     in_budget = eligible - fates.get("over_budget", 0)
     funnel = {

@@ -162,7 +162,7 @@ class Assembler:
         fields = {f"{entity}.{name}": (name, declared) for name, declared in self.schema.fields(entity).items()}
         sparse = {full: self.schema.vocab_of(entity, name) for full, (name, f) in fields.items() if f.kind == "sparse"}
         own = {full: full for full, (_, f) in fields.items() if f.kind == "dense" and f.buckets}
-        ages = {full: full for full, (_, f) in fields.items() if f.kind == "time"}
+        ages = {full: f"{full}.age" for full, (_, f) in fields.items() if f.kind == "time"}
         return Side(
             {full: (sparse | own)[full] for full in fields if full in sparse or full in own} | ages,
             tuple(full for full, (_, f) in fields.items() if f.kind == "dense" and not f.buckets),
@@ -183,7 +183,7 @@ class Assembler:
             for name, declared in self.schema.fields(entity).items():
                 full, vocabulary = f"{entity}.{name}", self.schema.vocab_of(entity, name)
                 if declared.kind == "time":
-                    sizes[full] = len(AGE)
+                    sizes[f"{full}.age"] = len(AGE)
                 elif declared.kind == "dense":
                     sizes[full] = len(fitted.buckets.get(full, Buckets(())))
                 elif vocabulary in fitted.vocabularies:

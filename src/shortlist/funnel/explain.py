@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from shortlist.candidates import Candidates, Requests
-from shortlist.funnel.pipeline import BACKFILL, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
-from shortlist.funnel.trace import SELECTED, reasons
+from shortlist.funnel.pipeline import BACKFILL, BELOW, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
+from shortlist.funnel.trace import SELECTED, depth, last_score, reasons
 
 __all__ = ["explain", "alone"]
 
@@ -46,17 +46,19 @@ def explain(funnel: Funnel, requests: Requests, item: int) -> dict[str, Any]:
     fate = candidates.reasons[int(candidates.fate[row]) - 1]
     if fate in filters:
         return out | {"fate": fate, "stage": "filter", "would_move": allow}
-    stage = "merge" if fate == OVER_BUDGET else "select"
+    stage = "merge" if fate == OVER_BUDGET else "select" if fate == NOT_SELECTED else fate.removeprefix(BELOW)
     return out | {"fate": fate, "stage": stage, "would_move": [_score(candidates, row, fate)]}
 
 
 def _score(candidates: Candidates, row: int, fate: str) -> str:
     """What score would have passed the stage that the candidate did not."""
-    name = "boost" if fate == NOT_SELECTED and "boost" in candidates.scores else "merge"
+    name = "merge" if fate == OVER_BUDGET else fate.removeprefix(BELOW)
+    if fate == NOT_SELECTED:
+        name = last_score(candidates)
     column = candidates.scores[name]
-    passed = candidates.alive
-    if fate == OVER_BUDGET and NOT_SELECTED in candidates.reasons:
-        passed = passed | (candidates.fate == candidates.reasons.index(NOT_SELECTED) + 1)
+    mine_depth = depth(candidates, fate)
+    deeper = [0, *(n for n, r in enumerate(candidates.reasons, start=1) if depth(candidates, r) < mine_depth)]
+    passed = np.isin(candidates.fate, deeper)
     needed, mine = float(np.nanmin(column[passed], initial=np.inf)), float(column[row])
     if mine >= needed:
         return "a place that rules and diversity leave free: its score alone would do"

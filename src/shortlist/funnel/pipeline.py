@@ -1,8 +1,9 @@
 """The funnel: requests in, slates out, the same offline and online. R requests, N candidates, C channels.
 
 Engine order is fixed, parts are not: sources -> merge (provenance of every channel) -> filters (only they drop, each
-with its reason) -> budget -> boosts -> selector -> backfill. Every candidate ends in exactly one of selected,
-filtered (a filter's name) or not selected (`over_budget`, `not_selected`).
+with its reason) -> budget -> scoring stages (coarse, rank), each with a cut -> boosts -> selector -> backfill. Every
+candidate ends in exactly one of selected, filtered (a filter's name) or not selected (`over_budget`, `below_<stage>`,
+`not_selected`).
 
 Online a part that fails is left out and named in `degraded`; offline it raises. Names there: `failed:<part>`,
 `late:<channel>`, `unsound:<channel>` (rows against the contract, mended), `nan:<part>`, `relaxed:<rule>`, `backfill`,
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.candidates import ALIVE, BACKFILL, Candidates, Mask, Ragged, Requests, Slates, stack
+from shortlist.expressions import Expression
 
 __all__ = [
     "Funnel",
@@ -28,6 +30,8 @@ __all__ = [
     "Source",
     "Filter",
     "Merger",
+    "Scorer",
+    "Stage",
     "Booster",
     "Selector",
     "Recalled",
@@ -35,7 +39,7 @@ __all__ = [
     "BACKFILL",
 ]
 
-OVER_BUDGET, NOT_SELECTED = "over_budget", "not_selected"
+OVER_BUDGET, NOT_SELECTED, BELOW = "over_budget", "not_selected", "below_"
 LOG = logging.getLogger("shortlist.funnel")
 
 Keys = NDArray[np.int64]
@@ -69,6 +73,12 @@ class Merger(Protocol):
     def score(self, requests: Requests, candidates: Candidates, quotas: NDArray[np.float64]) -> NDArray[Any]: ...
 
 
+class Scorer(Protocol):
+    """Probabilities or values of tasks [N] for candidates. Sees only those it is given, and never drops or reorders."""
+
+    def score(self, requests: Requests, candidates: Candidates) -> Mapping[str, Scores]: ...
+
+
 class Booster(Protocol):
     """Changes scores [N] of living candidates; never drops or reorders by itself."""
 
@@ -95,6 +105,16 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Score the living, fuse the tasks into one score, keep the best `keep` (None: all); others end `below_<name>`."""
+
+    name: str
+    scorer: Scorer
+    fuse: Expression
+    keep: int | None = None
+
+
+@dataclass(frozen=True)
 class Funnel:
     """One scene. `fallback` fills slates that end short and answers when everything else failed."""
 
@@ -103,6 +123,7 @@ class Funnel:
     filters: Mapping[str, Filter]
     selector: Selector
     budget: int = 1000
+    stages: tuple[Stage, ...] = ()
     boosters: tuple[Booster, ...] = ()
     fallback: Source | None = None
     block: int = 512
@@ -158,8 +179,13 @@ class Funnel:
         candidates = cut(candidates, merged, max(self.budget, requests.n), OVER_BUDGET)
         took["budget"] = _ms(started)
 
-        started = time.perf_counter()
         scores = candidates.scores["merge"]
+        for stage in self.stages:
+            started = time.perf_counter()
+            candidates, scores = self._stage(stage, requests, candidates, scores, filled, strict, deadline, degraded)
+            took[stage.name] = _ms(started)
+
+        started = time.perf_counter()
         for booster in self.boosters:
             scores = self._boosted(booster, requests, candidates, scores, strict, degraded)
         if self.boosters:
@@ -261,6 +287,42 @@ class Funnel:
         mine = short[owners]
         return owners[mine], items[mine], scores[mine]
 
+    def _stage(
+        self,
+        stage: Stage,
+        requests: Requests,
+        candidates: Candidates,
+        scores: Scores,
+        filled: Mask,
+        strict: bool,
+        deadline: float | None,
+        degraded: dict[str, Mask],
+    ) -> tuple[Candidates, Scores]:
+        """Candidates with the stage's scores, and its fused one; online a failing stage leaves the scores before it."""
+        everyone = np.ones(len(requests), dtype=bool)
+        living = np.flatnonzero(candidates.alive)
+        try:
+            if deadline is not None and time.monotonic() >= deadline:
+                _note(degraded, f"late:{stage.name}", everyone)
+                return candidates, scores
+            tasks = stage.scorer.score(requests, candidates.only(living))
+            fused = np.asarray(stage.fuse(tasks, len(living)), dtype=np.float64)
+            if fused.shape != living.shape:
+                raise ValueError(f"stage {stage.name!r} returned scores of shape {fused.shape}, not {living.shape}")
+        except Exception as error:
+            if strict:
+                raise
+            _left_out(stage.name, error, everyone, degraded)
+            return candidates, scores
+        for task, column in tasks.items():
+            candidates = candidates.scored(f"{stage.name}.{task}", _spread(column, living, len(candidates)))
+        whole = behind(_spread(fused, living, len(candidates)).astype(np.float64), candidates, filled)
+        whole = _finite(stage.name, whole, candidates, strict, degraded)
+        candidates = candidates.scored(stage.name, whole)
+        if stage.keep is not None:
+            candidates = cut(candidates, whole, max(stage.keep, requests.n), f"{BELOW}{stage.name}")
+        return candidates, candidates.scores[stage.name]
+
     def _boosted(
         self,
         booster: Booster,
@@ -338,6 +400,13 @@ _LARGEST = 1 << 40  # keys are counted up from 0; anything beyond is not a key
 def _note(degraded: dict[str, Mask], name: str, hit: Mask) -> None:
     if bool(hit.any()):
         degraded[name] = degraded[name] | hit if name in degraded else hit
+
+
+def _spread(values: NDArray[Any], at: Keys, n: int) -> NDArray[np.float32]:
+    """Values at positions `at` of a column [n], NaN elsewhere."""
+    column = np.full(n, np.nan, dtype=np.float32)
+    column[at] = values
+    return column
 
 
 def _left_out(name: str, error: Exception, hit: Mask, degraded: dict[str, Mask]) -> None:

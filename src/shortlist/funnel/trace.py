@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.candidates import Slates
-from shortlist.funnel.pipeline import NOT_SELECTED, OVER_BUDGET
+from shortlist.candidates import Candidates, Slates
+from shortlist.funnel.pipeline import BELOW, NOT_SELECTED, OVER_BUDGET
 
-__all__ = ["trace", "fates", "reasons"]
+__all__ = ["trace", "fates", "reasons", "last_score", "depth"]
 
 SELECTED = "selected"
 
@@ -27,8 +27,8 @@ def trace(slates: Slates, request: int, name: Callable[[int], str]) -> dict[str,
     shown = slates.picks[slates.offsets[request] : slates.offsets[request + 1]] - low
     position = np.zeros(high - low, dtype=np.int64)
     position[shown] = np.arange(1, len(shown) + 1)
-    final = candidates.scores.get("boost", candidates.scores["merge"])[low:high]
-    group = np.array([0, *(1 if r == NOT_SELECTED else 2 if r == OVER_BUDGET else 3 for r in candidates.reasons)])[fate]
+    final = candidates.scores[last_score(candidates)][low:high]
+    group = np.array([0, *(depth(candidates, reason) for reason in candidates.reasons)])[fate]
     order = np.lexsort((candidates.items[low:high], -final, np.where(position > 0, position, len(shown) + 1), group))
     ends = (SELECTED, *candidates.reasons)
     return {
@@ -53,6 +53,18 @@ def trace(slates: Slates, request: int, name: Callable[[int], str]) -> dict[str,
         "took_ms": {stage: round(ms, 3) for stage, ms in slates.took_ms.items()},
         "degraded": slates.notes(request),
     }
+
+
+def last_score(candidates: Candidates) -> str:
+    """The score that the page was chosen by: the last column added."""
+    return next(reversed(candidates.scores))
+
+
+def depth(candidates: Candidates, reason: str) -> int:
+    """How far from the page a fate is: 1 not selected, then the stages from the last to the first, budget, filters."""
+    stages = [f"{BELOW}{name}" for name in reversed(candidates.scores)]
+    ends = [NOT_SELECTED, *stages, OVER_BUDGET]
+    return 1 + ends.index(reason) if reason in ends else 2 + len(ends)
 
 
 def reasons(slates: Slates, pick: int) -> list[dict[str, Any]]:

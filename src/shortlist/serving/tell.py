@@ -15,6 +15,8 @@ FILTERS = {
 }
 FATES = {
     "over_budget": "It was recalled, but too far down to stay within the scene's budget of candidates.",
+    "below_coarse": "The coarse ranker put it below the items that went on to the ranker.",
+    "below_rank": "The ranker put it below the items that went on to the page.",
     "not_selected": "It came through to the end, but other items took the places.",
     "not_recalled": "No channel brought it.",
 }

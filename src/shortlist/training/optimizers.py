@@ -127,7 +127,9 @@ class Optimizer:
     def state(self) -> State:
         """`<parameter>/<what>` -> tensor, as it stands: not a copy."""
         kept = {**self.tables, **{weight: state for part in self.dense for weight, state in part.state.items()}}
-        return {f"{self.names[weight]}/{what}": value for weight, state in kept.items() for what, value in state.items()}
+        return {
+            f"{self.names[weight]}/{what}": value for weight, state in kept.items() for what, value in state.items()
+        }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave. Raises KeyError for a parameter unknown here."""
@@ -160,19 +162,19 @@ def build(model: nn.Module, rules: Rules) -> Optimizer:
 
     Tables are the weights of nn.Embedding; one that appears under two names is one.
     """
-    names = {weight: name for name, weight in model.named_parameters() if weight.requires_grad}
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    sparse = {module.weight for module in tables if module.sparse}
-    plain = {module.weight for module in tables} - sparse
-    # listed in the order of names: a set has none that lasts from one process to the next
-    rest = [weight for weight in names if weight not in sparse | plain]
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters() if weight.requires_grad}
+    modules = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    every = {module.weight for module in modules}
+    sparse = {module.weight for module in modules if module.sparse}
+    lr_table = rules.lr_embedding or rules.lr
     dense = []
-    if rest:
+    # listed in the order of names: a set has none that lasts from one process to the next
+    if rest := [weight for weight in names if weight not in every]:
         dense.append(_fused(rules.optimizer, rest, rules.lr, rules.weight_decay, decoupled=True))
-    if plain := [weight for weight in names if weight in plain]:
-        dense.append(_fused(rules.optimizer, plain, rules.lr_embedding or rules.lr, rules.l2_embedding))
-    states = {weight: _start(rules.optimizer, weight) for weight in names if weight in sparse}
-    return Optimizer(names, rules, tuple(dense), states)
+    if small := [weight for weight in names if weight in every - sparse]:
+        dense.append(_fused(rules.optimizer, small, lr_table, rules.l2_embedding))
+    tables = {weight: _start(rules.optimizer, weight) for weight in names if weight in sparse}
+    return Optimizer(names, rules, tuple(dense), tables)
 
 
 def _fused(rule: str, weights: list[Tensor], lr: float, decay: float, decoupled: bool = False) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """Columns as vectors of one width, field by field (`Fields`), or all side by side as they are (`flat`, `width`).
 
 N requests or rows, M fields, D width. A model reads what its layout names, by name: further columns are ignored, and
-a missing `recall.` column is 0, for a scene may do without a channel.
+a column of a recall channel that is missing is 0, for a scene may do without a channel.
 """
 
 from collections.abc import Container
@@ -14,7 +14,7 @@ from shortlist.models.blocks.embed import Embed
 
 __all__ = ["Fields", "flat", "width", "dense", "RECALL"]
 
-RECALL = "recall."  # columns of a recall channel's rank: none where the channel was not asked
+RECALL = ("recall.", "recall_score.")  # columns of a recall channel: not there where it was not asked
 
 
 class Fields(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 32 * 2**20  # of each of the two large arrays: gathered vectors, normal equations
+BLOCK_BYTES = 2 * 2**20  # of gathered vectors and of normal equations: what a core keeps near runs fastest
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.integer[Any]]
 Reals = NDArray[np.floating[Any]]

@@ -16,14 +16,14 @@ from shortlist.models.blocks.fields import RECALL, flat, width
 from shortlist.models.blocks.heads import Heads
 from shortlist.models.blocks.mlp import mlp
 
-LIVE = (RECALL, "cross.", "live.")  # what the names of columns that change between requests begin with
-AGES = "age"  # vocabulary of columns that grow older by themselves
+LIVE = (*RECALL, "cross.", "live.")  # what the names of columns that change between requests begin with
+AGE = ".age"  # what the vocabulary of a time since something ends with
 
 
 class ThreeTower(nn.Module):
     """h = Top([a; b; c; a ∘ b]): a = U(request), b = T(static row columns), c = C(live row columns), a head per task.
 
-    Live is a row column whose name begins with one of `LIVE`, whose vocabulary is that of ages, or that
+    Live is a row column whose name begins with one of `LIVE`, that is an age (its vocabulary ends in `.age`), or that
     `Config.live` names: it may change while the item does not. `item` reads none of them, so b may be kept for as
     long as the item's static columns (`version`) and the model stay the same.
     """
@@ -107,7 +107,7 @@ def parted(side: Side, live: tuple[str, ...]) -> tuple[Side, Side]:
         what, hint = f"no row column is called {unknown[0]!r}", f"columns are {', '.join(sorted(names))}"
         raise ConfigError(what, where="coarse.live", hint=hint)
     changing = {name for name in names if name.startswith(LIVE) or name in live}
-    changing |= {name for name, words in side.sparse.items() if words == AGES}
+    changing |= {name for name, words in side.sparse.items() if words.endswith(AGE)}
 
     def part(wanted: set[str]) -> Side:
         return replace(

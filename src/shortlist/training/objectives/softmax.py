@@ -1,54 +1,47 @@
 """Listwise: the wanted item among others, a softmax corrected for how these came to stand there.
 
-In-batch negatives with logQ (Yi et al., RecSys 2019), mixed with uniform ones (Yang et al., WWW 2020 companion), sampled
-ones shared by the batch (Jean et al., ACL 2015), or all items. M examples, N columns, R requests, D width.
+In-batch negatives with logQ (Yi et al., RecSys 2019), mixed with uniform ones (Yang et al., WWW 2020 companion),
+sampled ones shared by the batch (Jean et al., ACL 2015), or all items. M examples, N columns, R requests, D width.
 
-Unlike in the papers an item has one column however often it was drawn, so that the probability of a column to be there is
-just what logQ subtracts, for hot items too.
+Unlike in the papers an item has one column however often it was drawn, so that the probability of a column to be
+there is just what logQ subtracts, for hot items too.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from shortlist.batch import Batch, Columns
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.errors import ConfigError
+from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
-from shortlist.training.objectives.dice import Dice
-from shortlist.training.objectives.examples import ITEM, Examples, examples
-from shortlist.training.objectives.loss import CatalogueRows, Loss
-from shortlist.training.objectives.negatives import Sampler
-from shortlist.training.objectives.scores import Temperature, paired, table
+from shortlist.training.examples import ITEM, Examples, examples
+from shortlist.training.frequency import Counted, Streaming, presence
+from shortlist.training.loss import CatalogueRows, Loss
+from shortlist.training.negatives import Sampler
+from shortlist.training.rng import Rng
+from shortlist.training.scores import Temperature, paired, table
 
 __all__ = ["Softmax"]
 
 
-class Frequency(Protocol):
-    """`Counted` or `Streaming` of `frequency.py`."""
-
-    def update(self, ids: Tensor) -> None: ...
-
-    def log_presence(self, ids: Tensor, draws: int) -> Tensor: ...
-
-
 class Softmax(nn.Module):
-    """-r log softmax of the wanted item's score among the columns of its batch, mean over examples.
+    """Mean over examples of -r log softmax, r the worth of the example, over its item and the columns of the batch.
 
-    `frequency` corrects in-batch columns (None: no correction); `sampler` draws others, whose columns come from
-    `catalogue`. Columns an example's request wants as well are taken from its denominator.
+    Columns are the items of the batch (`batch`), these and drawn ones (`mixed`), drawn ones (`sampled`) or all items
+    (`full`). What an example's request wants elsewhere in the batch is no negative of it.
     """
 
     @frozen
     class Config:
         negatives: Literal["batch", "mixed", "sampled", "full"] = "batch"
-        temperature: Positive | None = None  # None: 0.1 for cosines (Yi et al.: 0.05 to 0.1), otherwise 1
+        temperature: Positive | None = None  # None: 0.1 for cosines (Yi et al.: 0.05 to 0.1), 1 otherwise
         learn_temperature: bool = False
-        n: Count = 1000  # columns drawn per batch (mixed, sampled)
-        beta: NonNegative = 0.0  # they are drawn in proportion to count^beta
+        n: Count = 1000  # drawn per batch (mixed, sampled)
+        beta: NonNegative = 0.0  # in proportion to count^beta
         known: str = ""  # a group of the request (`history`) whose items are no negatives either
         task: str = ""  # the label that says what was wanted; empty: the first
         seed: int = 0
@@ -58,23 +51,127 @@ class Softmax(nn.Module):
         config: Config,
         metric: str,
         *,
-        counts: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]] | None = None,
-        frequency: nn.Module | None = None,
+        frequency: Counted | Streaming | None = None,
         catalogue: CatalogueRows | None = None,
+        counts: ArrayLike | None = None,
     ) -> None:
-        """`counts` [I] of the training examples per item, ids from 2: how many classes there are, and `beta`'s f."""
+        """`frequency` corrects for columns of the batch (None: not at all). Steps of sequences, and all but `batch`,
+        need the rows of the `catalogue`; drawing needs `counts` [I], how often the log has each item, ids from 2."""
         super().__init__()
         if config.negatives != "batch" and (counts is None or catalogue is None):
-            what = f"{config.negatives!r} needs the catalogue and its counts"
-            raise ConfigError(what, where="objective.negatives", hint='write "batch" where there is none')
-        default = 0.1 if metric == "cos" else 1.0
+            what = f"{config.negatives!r} needs the items of the catalogue and how often each was met"
+            raise ConfigError(what, where="objective.negatives", hint="give them, or write 'batch'")
         self.config = config
         self.metric = metric
-        self.catalogue = catalogue
         self.frequency = frequency
+        self.catalogue = catalogue
         self.sampler = None if counts is None else Sampler(counts, config.beta)
-        self.dice = Dice(config.seed)
+        share = torch.zeros(0) if self.sampler is None else torch.from_numpy(self.sampler.p)
+        self.share: Tensor
+        self.register_buffer("share", share, persistent=False)
+        self.rng = Rng(config.seed)
+        default = 0.1 if metric == "cos" else 1.0
         self.temperature = Temperature(config.temperature or default, learned=config.learn_temperature)
+        self._every: tuple[Tensor, Columns] | None = None
 
-    def forward(self, model: nn.Module, batch: Batch) -> Loss:
+    def forward(self, model: Retriever, batch: Batch) -> Loss:
         found = examples(model, batch, self.config.task)
+        own_MD, ids_N, items_ND, log_q, own_log_q = self._columns(model, batch, found)
+        own_M = self.temperature(paired(found.query, own_MD, self.metric)) - own_log_q
+        others_MN = self.temperature(table(found.query, items_ND, self.metric)) - log_q
+        others_MN = others_MN.masked_fill(self._wanted(batch, found, ids_N), float("-inf"))
+        each_M = torch.cat([own_M.unsqueeze(1), others_MN], dim=1).logsumexp(dim=1) - own_M
+        loss = (found.worth * each_M).sum() / max(len(each_M), 1)
+        parts = {"softmax": loss.detach()}
+        if self.config.learn_temperature:
+            parts["temperature"] = torch.exp(-self.temperature.log_scale).detach()
+        return Loss(loss, parts)
+
+    def _columns(
+        self, model: Retriever, batch: Batch, found: Examples
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The examples' own vectors [M, D]; distinct ids [N] ascending and vectors [N, D] of the columns; log q of the
+        columns [N] and of the own items [M]."""
+        none = self.temperature.log_scale.new_zeros(())
+        if self.config.negatives == "full":
+            ids, rows = self._all(found.item.device)
+            vectors = model.candidate(rows)
+            return vectors[found.item - FIRST], ids, vectors, none, none
+        if found.per_step:
+            ids, own = torch.unique(found.item, return_inverse=True)
+            vectors, draws = model.candidate(self._rows(ids)), len(found.item)
+        else:
+            ids, own = batch.row[ITEM], found.row
+            vectors, draws = model.candidate(batch.row), len(batch)
+        own_MD = vectors[own]
+        if self.training and self.frequency is not None:
+            self.frequency.update(ids[ids >= FIRST])
+        if self.config.negatives == "sampled":
+            ids = self._draw(ids.device)
+            return own_MD, ids, model.candidate(self._rows(ids)), self._drawn(ids), self._drawn(found.item)
+        ids, vectors = _distinct(ids, vectors)
+        if self.config.negatives == "mixed":
+            more = self._draw(ids.device)
+            more = more[~torch.isin(more, ids)]
+            ids, order = torch.cat([ids, more]).sort()
+            vectors = torch.cat([vectors, model.candidate(self._rows(more))])[order]
+        if self.frequency is None:
+            return own_MD, ids, vectors, none, none
+        return own_MD, ids, vectors, self._present(ids, draws), self._present(found.item, draws)
+
+    def _draw(self, device: torch.device) -> Tensor:
+        """Distinct ids out of n draws, ascending."""
+        assert self.sampler is not None
+        return torch.from_numpy(self.sampler.sample(self.config.n, self.rng.dice)[0]).to(device).unique()
+
+    def _drawn(self, ids: Tensor) -> Tensor:
+        """log(1 - (1 - q)^n): an item is among n draws."""
+        return presence(self.share[ids - FIRST], self.config.n).log().float()
+
+    def _present(self, ids: Tensor, draws: int) -> Tensor:
+        """Log of the probability that an item has a column, by the batch or, mixed, by a draw."""
+        assert self.frequency is not None
+        log_batch = self.frequency.log_presence(ids, draws)
+        if self.config.negatives != "mixed":
+            return log_batch
+        absent = torch.log1p(-log_batch.double().exp()) + self.config.n * torch.log1p(-self.share[ids - FIRST])
+        return (-torch.expm1(absent)).log().float()
+
+    def _rows(self, ids: Tensor) -> Columns:
+        if self.catalogue is None:
+            what = "steps of sequences have no rows of their own: the items of the catalogue are needed"
+            raise ConfigError(what, where="objective", hint="give `catalogue`")
+        rows: Columns = self.catalogue(ids.cpu()).to(ids.device)
+        return rows
+
+    def _all(self, device: torch.device) -> tuple[Tensor, Columns]:
+        if self._every is None or self._every[0].device != device:
+            ids = torch.arange(FIRST, len(self.share) + FIRST, device=device)
+            self._every = ids, self._rows(ids)
+        return self._every
+
+    def _wanted(self, batch: Batch, found: Examples, ids_N: Tensor) -> Tensor:
+        """Which columns an example's request wants or knows, its own item among them: bool [M, N]."""
+        m = len(found.item)
+        owner = torch.arange(m, device=ids_N.device) if found.per_step else batch.request_of[found.row]
+        who, what = owner, found.item
+        if self.config.known and not found.per_step:
+            group = batch.request.groups[self.config.known]
+            request, step = group.mask.nonzero(as_tuple=True)
+            who, what = torch.cat([who, request]), torch.cat([what, group.channels["item"][request, step]])
+        wanted = torch.zeros(max(m, len(batch.request)), len(ids_N), dtype=torch.bool, device=ids_N.device)
+        if len(ids_N):
+            place = torch.searchsorted(ids_N, what).clamp(max=len(ids_N) - 1)
+            there = ids_N[place] == what
+            wanted[who[there], place[there]] = True
+        return wanted[owner]
+
+
+def _distinct(ids: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Each item once, ascending, with the vector of its first row; padding and unknown items left out."""
+    distinct, place = torch.unique(ids, return_inverse=True)
+    first = torch.full_like(distinct, len(ids)).scatter_reduce(
+        0, place, torch.arange(len(ids), device=ids.device), "amin"
+    )
+    real = distinct >= FIRST
+    return distinct[real], vectors[first[real]]

@@ -4,13 +4,16 @@ R requests, B rows, L steps, M examples, D width. With `targets` [B, L] and a mo
 target is an example; otherwise every row whose item was wanted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from shortlist.batch import Batch
+from shortlist.batch import Batch, Columns
+from shortlist.config import nearest
 from shortlist.errors import ConfigError
+from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
 
 __all__ = ["Examples", "examples", "ITEM"]
@@ -32,7 +35,7 @@ class Examples:
     per_step: bool
 
 
-def examples(model: nn.Module, batch: Batch, task: str = "") -> Examples:
+def examples(model: Retriever, batch: Batch, task: str = "") -> Examples:
     """Examples whose item is one of the vocabulary: padding and unknown items are never to be learned as classes.
 
     The worth of a row is its weight times its label of `task` (the first one; 1 without labels); rows worth nothing
@@ -40,10 +43,10 @@ def examples(model: nn.Module, batch: Batch, task: str = "") -> Examples:
     """
     ones = batch.request_of.new_ones(len(batch), dtype=torch.float32)
     weights = ones if batch.weights is None else batch.weights.float()
-    if batch.targets is not None and hasattr(model, "states"):
+    states: Callable[[Columns], Tensor] | None = getattr(model, "states", None)
+    if batch.targets is not None and states is not None:
         row, step = (batch.targets >= FIRST).nonzero(as_tuple=True)
-        states_RLD = model.states(batch.request)
-        query = states_RLD[batch.request_of[row], step]
+        query = states(batch.request)[batch.request_of[row], step]
         return Examples(query, batch.targets[row, step], weights[row], row, True)
     worth = weights * _labels(batch, task) if batch.labels is not None else weights
     item = batch.row[ITEM]
@@ -54,7 +57,7 @@ def examples(model: nn.Module, batch: Batch, task: str = "") -> Examples:
 def _labels(batch: Batch, task: str) -> Tensor:
     assert batch.labels is not None
     if task and task not in batch.tasks:
-        raise ConfigError(f"no task is called {task!r}", where="objective.task", hint=f"known: {', '.join(batch.tasks)}")
+        raise ConfigError(f"no task is called {task!r}", where="objective.task", hint=nearest(task, batch.tasks))
     column = batch.tasks.index(task) if task else 0
     label = batch.labels[:, column].float()
     return label if batch.valid is None else torch.where(batch.valid[:, column], label, 0.0)

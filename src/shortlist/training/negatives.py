@@ -34,7 +34,8 @@ class Sampler:
 
     def log_q(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Log of the probability of one draw, like ids."""
-        return self.log_p[ids - FIRST].astype(np.float32)
+        log_q: NDArray[np.float32] = self.log_p[ids - FIRST].astype(np.float32)
+        return log_q
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """n independent draws: ids [n] and the log probability of each."""
@@ -87,4 +88,5 @@ def _rest(sampler: Sampler, known: NDArray[np.int64], n: int, rng: np.random.Gen
     free = np.flatnonzero(p)
     ends = np.cumsum(p[free])
     at = np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
-    return free[np.minimum(at, len(free) - 1)] + FIRST
+    ids: NDArray[np.int64] = free[np.minimum(at, len(free) - 1)] + FIRST
+    return ids

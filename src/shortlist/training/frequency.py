@@ -1,7 +1,7 @@
 """How probably an item has a column in a batch: what logQ corrects for (Yi et al., RecSys 2019).
 
-Two ways with one face, `log_presence(ids, draws)`: exact from counts, or estimated while training from the steps between
-two appearances. N items, ids from 2; H hash functions over S slots.
+Two ways with one face, `log_presence(ids, draws)`: exact from counts, or estimated while training from the steps
+between two appearances. N items, ids from 2; H hash functions over S slots.
 """
 
 import torch

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortlist.batch import Batch, Columns
 
@@ -18,7 +19,7 @@ class Loss:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Objective = Callable[[nn.Module, Batch], Loss]
+Objective = Callable[[Any, Batch], Loss]
 """One that is an nn.Module has parameters, trained with the model's, and state (counts, dice), kept in checkpoints."""
 
 CatalogueRows = Callable[[Tensor], Columns]

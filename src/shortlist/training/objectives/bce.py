@@ -1,0 +1,69 @@
+"""Log loss of many tasks at once, masked where a row carries no label (Caruana 1997; card M4). B rows, T tasks."""
+
+from collections.abc import Mapping
+from dataclasses import field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shortlist.batch import Batch
+from shortlist.config import NonNegative, frozen, nearest
+from shortlist.errors import ConfigError, DataError
+from shortlist.training.loss import Loss
+
+__all__ = ["Bce"]
+
+
+class Bce(nn.Module):
+    """Sum over tasks of omega_t L_t, for a model whose forward gives task -> logit [B].
+
+    L_t is the mean over rows that carry the label of weight * log loss, or of weight * squared error for a task of
+    `regression`, where the model's output is the value itself.
+    """
+
+    @frozen
+    class Config:
+        weights: dict[str, NonNegative] = field(default_factory=dict)  # omega of a task; 1 where none is named
+        regression: tuple[str, ...] = ()
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, model: nn.Module, batch: Batch) -> Loss:
+        return multitask(model(batch), batch, self.config)
+
+
+def multitask(logits: Mapping[str, Tensor], batch: Batch, config: Bce.Config) -> Loss:
+    """Raises DataError for a label outside its task's range, ConfigError for a task the batch does not have."""
+    if batch.labels is None:
+        raise DataError("rows carry no labels", where="objective", hint="give the batch `labels` [B, T]")
+    for name in [*config.weights, *config.regression]:
+        if name not in batch.tasks:
+            what = f"no task is called {name!r}"
+            raise ConfigError(what, where="objective", hint=nearest(name, batch.tasks))
+    weights = torch.ones_like(batch.labels[:, 0]) if batch.weights is None else batch.weights
+    losses: dict[str, Tensor] = {}
+    for column, task in enumerate(batch.tasks):
+        label, logit = batch.labels[:, column].float(), logits[task].float()
+        valid = torch.ones_like(label, dtype=torch.bool) if batch.valid is None else batch.valid[:, column]
+        label = torch.where(valid, label, 0.0)  # whatever stands where no label is
+        measure = task in config.regression
+        _in_range(label, task, measure)
+        if measure:
+            each = (logit - label).square()
+        else:
+            each = functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
+        each = torch.where(valid, each * weights, 0.0)
+        losses[task] = each.sum() / valid.sum().clamp(min=1)
+    total = sum((config.weights.get(task, 1.0) * loss for task, loss in losses.items()), torch.zeros(()))
+    return Loss(total, {task: loss.detach() for task, loss in losses.items()})
+
+
+def _in_range(label: Tensor, task: str, measure: bool) -> None:
+    wrong = ~label.isfinite() if measure else ~((label >= 0) & (label <= 1))
+    if wrong.any():
+        value = label[wrong][0].item()
+        what = f"the label {value:g} is " + ("not a number" if measure else "outside 0..1")
+        raise DataError(what, where=f"task {task}", hint="correct the task's definition, or mask the row")
