@@ -8,12 +8,13 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
 
+from shortlist.artifact import Artifact
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import catalogue, find, parse
 from shortlist.dataset.interactions import Interactions
@@ -117,7 +118,8 @@ def test_a_project_can_name_them() -> None:
     none = np.zeros(0, dtype=np.int64)
     form = newest(newest.Config(), SCHEMA).solve(Interactions.of(none, none), CATALOGUE, NOW)
     words = recipes.document(config, SCHEMA, {"newest": newest})
-    funnel = recipes.assemble(words, lambda name: form, CATALOGUE)["home"]
+    made = cast(Artifact, types.SimpleNamespace(form=lambda: form))
+    funnel = recipes.assemble(words, lambda name: made, CATALOGUE)["home"]
     slates = funnel.run(dataclasses.replace(requests([[0], []]), n=3))
     # newest first: 1, 2, 0; item 1 is longer than 20 minutes, the first user has met item 0
     assert slates.matrix(3).tolist() == [[2, -1, -1], [2, 0, -1]]

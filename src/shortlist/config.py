@@ -33,8 +33,8 @@ from shortlist.errors import ConfigError
 __all__ = [
     "frozen", "build", "plain", "nearest", "find", "catalogue",
     "Positive", "NonNegative", "Count", "Share", "Fraction",
-    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "StageConfig", "SceneConfig",
-    "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
+    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "RankerConfig",
+    "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -208,11 +208,31 @@ class SplitConfig:
 
 @frozen
 class ChannelConfig:
-    """One recall channel: the model it is built with (`use`) and its share of the merged candidates."""
+    """One recall channel: the model it is built with (`use`) and its share of the merged candidates.
+
+    A model with gradients is trained as `train` (`training/loop.py`) and `loss` (`training/objectives/softmax.py`) say.
+    """
 
     name: str
     use: str
     quota: Count = 100
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@frozen
+class RankerConfig:
+    """A coarse ranker or a ranker: the model (`use`), how its tasks become one score (`fuse`), how many go on (`keep`).
+
+    `fuse` is an expression over the tasks' probabilities; empty means the only task.
+    """
+
+    use: str
+    fuse: str = ""
+    keep: Count | None = None
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loss: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -231,6 +251,7 @@ class SceneConfig:
     page: Count = 10
     budget: Count = 1000
     channels: tuple[str, ...] | None = None
+    stages: tuple[Literal["coarse", "rank"], ...] | None = None
     merge: StageConfig | None = None
     filters: tuple[StageConfig, ...] | None = None
     boosts: tuple[StageConfig, ...] | None = None
@@ -281,6 +302,8 @@ class ProjectConfig:
     recall: tuple[ChannelConfig, ...] = ()
     merge: StageConfig = StageConfig("snake")
     filters: tuple[StageConfig, ...] = (StageConfig("seen"), StageConfig("available"))
+    coarse: RankerConfig | None = None
+    rank: RankerConfig | None = None
     boosts: tuple[StageConfig, ...] = ()
     rerank: StageConfig = StageConfig("top")
     scene: dict[str, SceneConfig] = dataclasses.field(default_factory=lambda: {"home": SceneConfig()})
@@ -312,6 +335,9 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
     for key in ("split", "merge", "rerank"):
         if key in table:
             table[key] = _part(table[key], SplitConfig if key == "split" else StageConfig, f"{where}.{key}")
+    for key in ("coarse", "rank"):
+        if key in table:
+            table[key] = _part(table[key], RankerConfig, f"{where}.{key}")
     for key in ("filters", "boosts"):
         if key in table:
             table[key] = _parts(table[key], f"{where}.{key}")
@@ -332,6 +358,10 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
             if name not in names:
                 at = f"{where}.scene.{scene_name}.channels"
                 raise ConfigError(f"no channel is called {name!r}", where=at, hint=nearest(name, names))
+        for stage in scene.stages or ():
+            if getattr(config, stage) is None:
+                at = f"{where}.scene.{scene_name}.stages"
+                raise ConfigError(f"there is no [{stage}]", where=at, hint=f"add [{stage}] use = ...")
     for n, experiment in enumerate(config.experiment):
         _check_experiment(experiment, list(config.scene), f"{where}.experiment[{n}]")
         if experiment.name in [other.name for other in config.experiment[:n]]:

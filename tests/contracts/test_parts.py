@@ -1,7 +1,7 @@
 """Every filter, source, merger, selector and booster, found by itself, keeps its contract."""
 
 import importlib
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from shortlist.candidates import Candidates, Ragged, Requests
 from shortlist.config import catalogue
-from shortlist.forms import Lists
+from shortlist.forms import Lists, Vectors
 from shortlist.funnel.pipeline import sound
 from shortlist.schema import Profiles, Schema
 
@@ -86,9 +86,11 @@ def test_a_source_returns_ranked_rows_of_known_items(name: str) -> None:
     rng = np.random.default_rng(3)
     owners = np.repeat(np.arange(ITEMS), 8)
     items = np.concatenate([rng.choice(ITEMS, 8, replace=False) for _ in range(ITEMS)])
-    form = Lists.ranked(
+    form: Lists | Vectors = Lists.ranked(
         owners, items, rng.random(len(items)).astype(np.float32), labels=("global", *map(str, range(1, ITEMS)))
     )
+    if get_type_hints(kind.__init__)["form"] is Vectors:
+        form = Vectors(np.arange(ITEMS), rng.standard_normal((ITEMS, 4)).astype(np.float32))
     source, asked = kind(kind.Config(), form, SCHEMA), requests()
     owners, items, scores = sound(source.recall(asked, 4, everything), len(asked))
     assert (np.diff(owners) >= 0).all()

@@ -1,12 +1,15 @@
 """From words to a funnel: documents, inheritance of scenes, whose option is whose."""
 
 import json
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from tests.funnel.world import ask, pages, profiles
 
+from shortlist.artifact import Artifact
 from shortlist.config import ChannelConfig, frozen, parse
 from shortlist.errors import ConfigError
 from shortlist.forms import Lists
@@ -19,6 +22,7 @@ from shortlist.schema import Catalogue, Schema
 NEAR = Lists(np.array([0]), np.array([0, 3]), np.array([1, 2, 3]), np.array([3, 2, 1], dtype=np.float32))
 HOT = Lists(np.array([0]), np.array([0, 2]), np.array([3, 0]), np.array([2, 1], dtype=np.float32), ("global",))
 FORMS = {"similar": NEAR, "popular": HOT}
+ARTIFACTS = {name: cast(Artifact, SimpleNamespace(form=partial(FORMS.get, name))) for name in FORMS}
 CATALOGUE = Catalogue(profiles(), profiles(["a"], ["a"], ["b"], ["b"]))
 
 
@@ -62,7 +66,7 @@ def words(**changes: Any) -> dict[str, Any]:
 
 
 def scenes(**changes: Any) -> dict[str, Funnel]:
-    return assemble(words(**changes), FORMS.__getitem__, CATALOGUE)
+    return assemble(words(**changes), ARTIFACTS.__getitem__, CATALOGUE)
 
 
 def test_a_document_is_plain_and_has_defaults_in_place() -> None:
@@ -101,7 +105,7 @@ def test_a_filter_used_twice_is_told_apart() -> None:
 def test_no_popular_channel_no_fallback() -> None:
     made = words(recall=[{"name": "similar", "use": "near"}], scene={"home": {}})
     assert made["fallback"] is None
-    assert assemble(made, FORMS.__getitem__, CATALOGUE)["home"].fallback is None
+    assert assemble(made, ARTIFACTS.__getitem__, CATALOGUE)["home"].fallback is None
 
 
 def test_options_go_to_whom_they_belong() -> None:

@@ -71,7 +71,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         users, items, world.catalogue, {"histories": histories}, created_ms=world.now,
     )  # fmt: skip
     release = releases.load()
-    funnels = assemble(release.document, lambda name: release.artifact(name).form(), release.catalogue)
+    funnels = assemble(release.document, release.artifact, release.catalogue)
     engine = Engine(releases, log, lambda r: Users(r, log), ServeConfig(deadline_ms=10_000.0), lambda: world.now)
     try:
         assert engine.reload(), engine.refused

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from shortlist.candidates import Slates
 from shortlist.errors import RequestError
-from shortlist.funnel.pipeline import NOT_SELECTED, OVER_BUDGET
+from shortlist.funnel.pipeline import BELOW, NOT_SELECTED, OVER_BUDGET
 from shortlist.schema import MISSING
 from shortlist.serving.engine import Engine, Record
 from shortlist.serving.live import Live
@@ -188,11 +188,12 @@ def _funnel(slates: Slates) -> dict[str, Any]:
     ]
     counts = np.bincount(candidates.fate, minlength=len(candidates.reasons) + 1).tolist()
     stage = {OVER_BUDGET: "budget", NOT_SELECTED: "selection"}
+    stage |= {reason: "ranking" for reason in candidates.reasons if reason.startswith(BELOW)}
     ends = [
         {"name": name, "number": number, "stage": "" if k == 0 else stage.get(name, "filter")}
         for k, (name, number) in enumerate(zip(("selected", *candidates.reasons), counts, strict=True))
     ]
-    order = {"filter": 0, "budget": 1, "selection": 2, "": 3}
+    order = {"filter": 0, "budget": 1, "ranking": 2, "selection": 3, "": 4}
     times = sorted(slates.took_ms.items(), key=lambda pair: stage_order(pair[0]))
     return {
         "channels": rows,

@@ -21,7 +21,6 @@ from shortlist.dataset.split import Split, relevant
 from shortlist.errors import ArtifactError, DataError
 from shortlist.evaluation.funnel import Measured, measure
 from shortlist.events import workspace
-from shortlist.forms import Form
 from shortlist.funnel import recipes
 from shortlist.funnel.pipeline import Funnel
 from shortlist.funnel.requests import make
@@ -125,9 +124,9 @@ def document(data: Data) -> dict[str, Any]:
     return recipes.document(config, data.schema, models_of(config.recall))
 
 
-def funnels(data: Data, forms: Callable[[str], Form]) -> dict[str, Funnel]:
-    """The project's scenes over these forms."""
-    return recipes.assemble(document(data), forms, data.catalogue)
+def funnels(data: Data, artifact: Callable[[str], Artifact]) -> dict[str, Funnel]:
+    """The project's scenes over these artifacts."""
+    return recipes.assemble(document(data), artifact, data.catalogue)
 
 
 def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
@@ -161,7 +160,7 @@ def evaluate(
     if artifacts is None:
         hint = f"run `shortlist train --for {on}`"
         raise ArtifactError("models are missing, or older than the data or the configuration", where=on, hint=hint)
-    funnel = funnels(data, lambda name: artifacts[name].form())[scene]
+    funnel = funnels(data, artifacts.__getitem__)[scene]
     asked = held_out(data, on, data.project.config.scene[scene].page)
     if not bool((np.diff(asked.offsets) > 0).any()):
         raise DataError(
@@ -218,7 +217,7 @@ def publish(data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = 
 def answers(release: Release) -> None:
     """A release's check: every scene gives a known and an unknown user a page. Raises ArtifactError."""
     schema = Schema.parse(release.document["schema"], "release.schema")
-    scenes = recipes.assemble(release.document, lambda name: release.artifact(name).form(), release.catalogue)
+    scenes = recipes.assemble(release.document, release.artifact, release.catalogue)
     histories = release.table("histories")
     now = np.array([release.manifest.created_ms], dtype=np.int64)
     for scene, funnel in scenes.items():

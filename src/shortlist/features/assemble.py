@@ -122,6 +122,10 @@ class Assembler:
             table.dense[full] = np.where((rank > 0) & np.isfinite(scaled), scaled, np.float32(0))
         return table.columns(len(candidates))
 
+    def entries(self, keys: NDArray[np.int64], now: NDArray[np.int64]) -> Columns:
+        """Row columns of items by key, without what a request adds: the item side, for an index or a cache."""
+        return self._entities("item", keys, now, False).columns(len(keys))
+
     def _entities(self, entity: Entity, keys: NDArray[np.int64], now: NDArray[np.int64], bare: bool) -> Table:
         """The id and the fields of users or items by key; `bare` leaves the place of the fields instead of them."""
         known, encode, fields = (

@@ -28,6 +28,7 @@ __all__ = [
     "Funnel",
     "Channel",
     "Source",
+    "Queries",
     "Filter",
     "Merger",
     "Scorer",
@@ -57,6 +58,12 @@ class Source(Protocol):
     """
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled: ...
+
+
+class Queries(Protocol):
+    """What a source needs of a trained retriever: vectors of requests [R, D]."""
+
+    def query(self, requests: Requests) -> NDArray[np.float32]: ...
 
 
 class Filter(Protocol):

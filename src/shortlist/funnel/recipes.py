@@ -6,12 +6,13 @@ The document is plain JSON and names parts by their files, so a server needs no 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
-from shortlist.config import ChannelConfig, ProjectConfig, SceneConfig, build, find, nearest, plain
+from shortlist.artifact import Artifact
+from shortlist.config import ChannelConfig, ProjectConfig, RankerConfig, SceneConfig, build, find, nearest, plain
 from shortlist.errors import ConfigError
-from shortlist.forms import Form
-from shortlist.funnel.pipeline import Channel, Funnel
+from shortlist.expressions import Expression
+from shortlist.funnel.pipeline import Channel, Funnel, Stage
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["document", "assemble", "split_options"]
@@ -47,9 +48,23 @@ def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -
             "quota": channel.quota, "options": options,
         })  # fmt: skip
     scenes = {name: plain(_inherit(config, scene)) for name, scene in config.scene.items()}
+    tasks = list(schema.tasks)
+    stages: dict[str, Any] = {}
+    for name in ("coarse", "rank"):
+        ranker: RankerConfig | None = getattr(config, name)
+        if ranker is None:
+            continue
+        if not tasks:
+            hint = 'add tasks.NAME = { positive = "..." } to [schema]'
+            raise ConfigError("a ranker needs a task to learn", where=name, hint=hint)
+        if not ranker.fuse and len(tasks) > 1:
+            hint = f"write fuse over {', '.join(tasks)}"
+            raise ConfigError("several tasks and no word how they become one score", where=f"{name}.fuse", hint=hint)
+        stages[name] = {"model": ranker.use, "fuse": ranker.fuse or tasks[0], "keep": ranker.keep, "tasks": tasks}
+        _fuse(name, stages[name])
     fallback = next((c.name for c in config.recall if models[c.name].source == "popular"), None)
     return {
-        "schema": plain(schema), "channels": channels, "scenes": scenes, "fallback": fallback,
+        "schema": plain(schema), "channels": channels, "stages": stages, "scenes": scenes, "fallback": fallback,
         "experiments": plain(config.experiment),
     }  # fmt: skip
 
@@ -59,6 +74,7 @@ def _inherit(config: ProjectConfig, scene: SceneConfig) -> SceneConfig:
     return dataclasses.replace(
         scene,
         channels=scene.channels if scene.channels is not None else tuple(c.name for c in config.recall),
+        stages=scene.stages if scene.stages is not None else _stages(config),
         merge=scene.merge or config.merge,
         filters=scene.filters if scene.filters is not None else config.filters,
         boosts=scene.boosts if scene.boosts is not None else config.boosts,
@@ -66,20 +82,31 @@ def _inherit(config: ProjectConfig, scene: SceneConfig) -> SceneConfig:
     )
 
 
+def _stages(config: ProjectConfig) -> tuple[Literal["coarse", "rank"], ...]:
+    names: tuple[Literal["coarse", "rank"], ...] = ("coarse", "rank")
+    return tuple(name for name in names if getattr(config, name) is not None)
+
+
 def assemble(
     document: Mapping[str, Any],
-    form: Callable[[str], Form],
+    artifact: Callable[[str], Artifact],
     catalogue: Catalogue,
     pool: ThreadPoolExecutor | None = None,
 ) -> dict[str, Funnel]:
-    """Funnels by scene. `form(channel)` gives a channel's form; sources are built once and shared by scenes."""
+    """Funnels by scene. `artifact(name)` opens a channel's or a stage's; parts are built once and shared by scenes."""
     schema = Schema.parse(document["schema"], "release.schema")
     sources: dict[str, Channel] = {}
     for entry in document["channels"]:
         name = entry["name"]
         kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
         options = build(kind.Config, entry["options"], f"recall.{name}")
-        sources[name] = Channel(name, kind(options, form(name), schema), entry["quota"])
+        made = artifact(name)
+        learned = (_restored(made, schema, catalogue),) if getattr(kind, "learned", False) else ()
+        sources[name] = Channel(name, kind(options, made.form(), schema, *learned), entry["quota"])
+    stages = {
+        name: Stage(name, _restored(artifact(name), schema, catalogue), _fuse(name, table), table["keep"])
+        for name, table in document.get("stages", {}).items()
+    }
     fallback = sources.get(document["fallback"] or "")
     funnels = {}
     for scene, table in document["scenes"].items():
@@ -89,6 +116,7 @@ def assemble(
             channels=tuple(sources[name] for name in names),
             merger=_part(MERGERS, table["merge"], f"{where}.merge", tuple(names)),
             filters=_parts(FILTERS, [{"use": "excluded"}, *table["filters"]], f"{where}.filters", schema, catalogue),
+            stages=tuple(stages[name] for name in table.get("stages", ())),
             boosters=tuple(_parts(BOOSTERS, table["boosts"], f"{where}.boosts", schema, catalogue).values()),
             selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
             budget=table["budget"],
@@ -96,6 +124,21 @@ def assemble(
             pool=pool,
         )
     return funnels
+
+
+def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:
+    from shortlist.models.learned import restore  # torch is loaded only where a release needs it
+
+    return restore(artifact, schema, catalogue)
+
+
+def _fuse(name: str, table: Mapping[str, Any]) -> Expression:
+    """The stage's expression. Raises ConfigError for a name that is no task."""
+    fuse = Expression.parse(table["fuse"], f"{name}.fuse")
+    for word in sorted(fuse.names):
+        if word not in table["tasks"]:
+            raise ConfigError(f"no task is called {word!r}", where=f"{name}.fuse", hint=nearest(word, table["tasks"]))
+    return fuse
 
 
 def _part(package: str, table: Mapping[str, Any], where: str, *given: Any) -> Any:

@@ -57,12 +57,12 @@ def trace(slates: Slates, request: int, name: Callable[[int], str]) -> dict[str,
 
 def last_score(candidates: Candidates) -> str:
     """The score that the page was chosen by: the last column added."""
-    return next(reversed(candidates.scores))
+    return list(candidates.scores)[-1]
 
 
 def depth(candidates: Candidates, reason: str) -> int:
     """How far from the page a fate is: 1 not selected, then the stages from the last to the first, budget, filters."""
-    stages = [f"{BELOW}{name}" for name in reversed(candidates.scores)]
+    stages = [f"{BELOW}{name}" for name in reversed(list(candidates.scores))]
     ends = [NOT_SELECTED, *stages, OVER_BUDGET]
     return 1 + ends.index(reason) if reason in ends else 2 + len(ends)
 

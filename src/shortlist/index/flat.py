@@ -65,7 +65,9 @@ class FlatIndex:
             depth = min(want, len(self))
             found, scores = self.search(queries[pending], depth)
             owner = np.repeat(owners[pending], depth)
-            counts = np.ones(found.shape, dtype=bool) if keep is None else keep(owner, found.ravel()).reshape(found.shape)
+            counts = (
+                np.ones(found.shape, dtype=bool) if keep is None else keep(owner, found.ravel()).reshape(found.shape)
+            )
             before = np.cumsum(counts, axis=1) - counts
             done = (counts.sum(axis=1) >= n) | (depth == len(self))
             rows = (before < n) & done[:, None]

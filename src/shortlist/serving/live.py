@@ -185,7 +185,7 @@ def open_release(
         return guards.setdefault(id(source), Guard(name, source, slots, len(release.items)))
 
     funnels = {}
-    for scene, funnel in assemble(document, forms.__getitem__, release.catalogue, pool).items():
+    for scene, funnel in assemble(document, release.artifact, release.catalogue, pool).items():
         channels = tuple(Channel(c.name, guarded(c.name, c.source), c.quota) for c in funnel.channels)
         fallback = None if funnel.fallback is None else guarded(document["fallback"], funnel.fallback)
         funnels[scene] = replace(funnel, channels=channels, fallback=fallback)

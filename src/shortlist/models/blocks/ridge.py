@@ -16,21 +16,19 @@ Shorts = NDArray[np.integer[Any]]
 Reals = NDArray[np.floating[Any]]
 
 
-def ridge(
-    offsets: Ints, items: Shorts, q_ND: Reals, weight: float, penalty_R: NDArray[np.float64], gram_DD: Reals
-) -> Reals:
+def ridge(offsets: Ints, items: Shorts, q_ND: Reals, weight: float, penalty_R: Reals, gram_DD: Reals) -> Reals:
     """p_r = (sum q_i q_i' + weight * Q'Q + penalty_r I)^-1 sum q_i over `items[offsets[r]:offsets[r+1]]`, rows of q.
 
     [R, D] in the precision of q; `gram_DD` is Q'Q. A row without items gives zeros. Rows of any length take bounded
     memory.
     """
-    from scipy.linalg import get_lapack_funcs
+    from scipy.linalg.lapack import dposv, sposv
 
     counts = np.diff(offsets)
     wide, n = q_ND.shape[1], len(q_ND)
     base_DD = weight * gram_DD
     padded_ND = np.concatenate([q_ND, np.zeros((1, wide), dtype=q_ND.dtype)])
-    (solve,) = get_lapack_funcs(("posv",), (base_DD,))
+    solve: Any = sposv if q_ND.dtype == np.float32 else dposv
     p_RD = np.zeros((len(counts), wide), dtype=q_ND.dtype)
     order = np.argsort(counts, kind="stable")  # rows of like length share a block, so little is padded
     order = order[np.searchsorted(counts[order], 1) :]

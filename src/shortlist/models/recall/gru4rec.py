@@ -43,7 +43,7 @@ class GRU4Rec(nn.Module):
         self.request = Side(groups={HISTORY: {ITEM: words}})
         self.row = Side(sparse={"item.id": layout.row.sparse["item.id"]})
         self.embed = Embed(items, config.dim, std=std)
-        self.output = self.embed if config.shared else Embed(items, config.dim, std=std)
+        self.output = None if config.shared else Embed(items, config.dim, std=std)
         self.drop = nn.Dropout(config.dropout)
         between = config.dropout if config.layers > 1 else 0.0
         self.gru = nn.GRU(config.dim, config.dim, config.layers, batch_first=True, dropout=between)
@@ -66,4 +66,6 @@ class GRU4Rec(nn.Module):
 
     def candidate(self, row: Columns) -> Tensor:
         """Rows of the output table [N, D]."""
-        return self.output(row, self.row, ("item.id",)).squeeze(1)
+        table: Embed = self.output or self.embed
+        o_N1D: Tensor = table(row, self.row, ("item.id",))
+        return o_N1D.squeeze(1)

@@ -55,12 +55,13 @@ class IALS:
         if not len(log):
             hint = "no event has an action of weight above 0"
             raise DataError("there is nothing to learn from", where="ials", hint=hint)
-        need = self.estimate(len(log.user_keys), len(log.item_keys), len(log))
+        users, items = len(log.user_keys), len(log.item_keys)
+        need = self.estimate(users, items, len(log))
         if need > self.config.budget_bytes:
-            have = self.config.budget_bytes / 2**30
-            what = f"{len(log.user_keys)} users and {len(log.item_keys)} items need {need / 2**30:.1f} GiB, "
-            raise CapacityError(f"{what}the budget is {have:.1f} GiB", where="ials", hint="raise budget_bytes, lower dim")
-        q_ID = start(len(log.item_keys), self.config)
+            budget = self.config.budget_bytes / 2**30
+            what = f"{users} users and {items} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
+            raise CapacityError(what, where="ials", hint="raise budget_bytes or lower dim")
+        q_ID: Reals = start(items, self.config)
         x_UI = log.matrix
         x_IU: sparse.csr_array = x_UI.T.tocsr()
         for _ in range(self.config.epochs):

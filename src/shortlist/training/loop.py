@@ -1,0 +1,475 @@
+"""The one training loop: batches in, a record a step out, the best weights left in the model.
+
+Nothing is printed: who iterates says what is shown. B rows, T tasks.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal, Protocol, TextIO
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from shortlist.batch import Batch, Columns
+from shortlist.config import Count, frozen, nearest, plain
+from shortlist.errors import ConfigError, DataError
+from shortlist.training import checkpoints
+from shortlist.training.checkpoints import Checkpoint
+from shortlist.training.loss import Loss, Objective
+from shortlist.training.optimizers import Rules, build
+
+__all__ = ["train", "Loop", "Step", "Batches", "Validate", "LOG"]
+
+LOG = "log.jsonl"
+
+Every = Annotated[int, Ge(0)]
+Validate = Callable[[Any], Mapping[str, float]]
+"""Metrics by name of the model as it is; it is in eval mode and no gradient is recorded."""
+
+
+class Batches(Protocol):
+    """One epoch of batches each time it is iterated.
+
+    `state` after the n-th batch of an epoch, before the next is asked for, is plain JSON values; with it loaded, the
+    next iteration gives batch n + 1 to the last, and none when n was the last. With `len`, time left is known at once.
+    """
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did. One with `metrics` is a validation after `step` steps; one with `notes` says what a person
+    should know of the data. `loss` is that of the batch, in a validation the mean since the one before.
+    """
+
+    epoch: int  # from 1
+    step: int  # updates so far
+    loss: float
+    rows_per_second: float
+    seconds_left: float | None  # to the end of the last epoch; None while unknown
+    parts: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: bool = False  # no validation before was better
+    notes: tuple[str, ...] = ()
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    config: "Loop.Config",
+    *,
+    validate: Validate | None = None,
+    folder: str | Path | None = None,
+    fingerprint: str = "",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Step]:
+    """Train while the result is iterated; at its end the model has the weights that validated best, else the last.
+
+    With a `folder` a run goes on from the checkpoint there, as if it had never stopped, bit for bit on one thread; to
+    stop early, leave the iteration, or send SIGINT. `fingerprint` (`checkpoints.fingerprint`) names what the weights
+    are for. Raises DataError naming the batch when a loss or a gradient is not finite, or labels are out of range;
+    ArtifactError when the checkpoint is of another run; ConfigError for a metric or a device that is not there.
+    """
+    return Loop(model, objective, batches, config, validate, folder, fingerprint, clock).run()
+
+
+@dataclass
+class Progress:
+    """Where a run stands, as plain values."""
+
+    epoch: int = 0  # finished ones
+    step: int = 0
+    in_epoch: int = 0  # batches of the present epoch
+    per_epoch: int = 0  # batches of a whole one, once known
+    validated: int = 0  # step of the last validation
+    losses: float = 0.0  # sum since then
+    since: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0  # validations since the best
+    finished: bool = False
+    loader: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, tuple[int, float, float]] = field(default_factory=dict)  # task -> rows, lowest, highest
+
+
+class Loop:
+    """One run; `train` makes it."""
+
+    @frozen
+    class Config(Rules):
+        """Update rules, and for how long, on what, how often to look up."""
+
+        epochs: Count = 10
+        seed: int = 0  # of dropout and the like; the weights a model starts with are its maker's
+        device: str = "auto"  # auto: a GPU where there is one
+        precision: Literal["float32", "bf16"] = "float32"  # bf16: products in bfloat16, on a GPU only
+        validate_every: Every = 0  # steps; 0: after each epoch
+        patience: Every = 0  # validations without a better one before it stops; 0: never
+        metric: str = ""  # what is better is said by this one; empty: the first that validation gives
+        direction: Literal["max", "min"] = "max"
+        checkpoint_every: Every = 0  # steps; 0: after each epoch
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        config: Config,
+        validate: Validate | None,
+        folder: str | Path | None,
+        fingerprint: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.model, self.objective, self.batches, self.config = model, objective, batches, config
+        self.validate, self.fingerprint, self.clock = validate, fingerprint, clock
+        self.folder = None if folder is None else Path(folder)
+        self.device = _device(config)
+        modules = {"model": model} | ({"objective": objective} if isinstance(objective, nn.Module) else {})
+        self.parts = nn.ModuleDict(modules).to(self.device)
+        self.optimizer = build(self.parts, config)
+        self.dice = _Dice(config.seed, self.device)
+        self.at = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.whole = True  # no step is half done
+        self.rows, self.steps, self.seconds = 0, 0, 0.0  # of this process
+        self.log: TextIO | None = None
+
+    def run(self) -> Iterator[Step]:
+        with contextlib.ExitStack() as stack:
+            self._resume()
+            if self.folder is not None:
+                self.log = stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
+            if self.at.finished:
+                return
+            try:
+                yield from self._run()
+            except (GeneratorExit, KeyboardInterrupt):
+                if self.whole:
+                    self._save()
+                raise
+
+    def _run(self) -> Iterator[Step]:
+        self.parts.train()
+        if self._due():  # it was stopped before or while it validated
+            yield self._validated()
+        while self.at.epoch < self.config.epochs and not self._worn():
+            yield from self._epoch()
+        if self.validate is not None and self.at.validated != self.at.step:
+            yield self._validated()
+        if self.best:
+            self.parts.load_state_dict(self.best)
+        self.parts.eval()
+        self.at.finished = True
+        self._save()
+
+    def _epoch(self) -> Iterator[Step]:
+        batches = iter(self.batches)
+        while True:
+            started = self.clock()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            record = self._update(batch, started)
+            if self.config.checkpoint_every and self.at.step % self.config.checkpoint_every == 0:
+                self._save()
+            yield record
+            if self._due():
+                yield self._validated()
+                if self._worn():
+                    return
+        if not self.at.in_epoch:
+            raise DataError("there is no batch to learn from", where="training", hint="give it rows")
+        notes = _notes(self.at.labels) if not self.at.epoch else ()
+        self.at.per_epoch = self.at.in_epoch
+        self.at.epoch, self.at.in_epoch, self.at.loader = self.at.epoch + 1, 0, self.batches.state()
+        if not self.config.checkpoint_every:
+            self._save()
+        if notes:
+            yield self._note(replace(self._record(record_loss(self.at)), notes=notes))
+        if self._due():
+            yield self._validated()
+
+    # ------------------------------------------------------------------------------------------ a step
+
+    def _update(self, batch: Batch, started: float) -> Step:
+        number = self.at.step + 1
+        with _undisturbed():
+            self.whole = False
+            if not self.at.epoch:
+                _count(self.at.labels, batch)
+            batch = batch.to(self.device)
+            with self.dice, torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                loss = self._loss(batch, number)
+            value = loss.loss.item()
+            if not math.isfinite(value):
+                raise _broken(f"the loss is {value}", batch, number)
+            self.optimizer.zero_grad()
+            loss.loss.backward()
+            if wrong := self.optimizer.step():
+                raise _broken(f"the gradient of {wrong.partition('.')[2]} is not finite", batch, number)
+            at = self.at
+            at.step, at.in_epoch, at.loader = number, at.in_epoch + 1, self.batches.state()
+            at.losses, at.since = at.losses + value, at.since + 1
+            self.rows, self.steps = self.rows + len(batch), self.steps + 1
+            self.seconds += self.clock() - started
+            parts = {name: part.item() for name, part in loss.parts.items()}
+            record = self._note(replace(self._record(value), parts=parts))
+            self.whole = True
+        return record
+
+    def _loss(self, batch: Batch, number: int) -> Loss:
+        try:
+            return self.objective(self.model, batch)
+        except DataError as error:
+            where = f"batch {number}, {error.where}" if error.where else f"batch {number}"
+            raise DataError(error.what, where=where, hint=error.hint) from None
+
+    def _record(self, loss: float) -> Step:
+        left: float | None = None
+        per_epoch = len(self.batches) if hasattr(self.batches, "__len__") else self.at.per_epoch
+        if per_epoch and self.steps:
+            left = max(per_epoch * self.config.epochs - self.at.step, 0) * self.seconds / self.steps
+        speed = self.rows / self.seconds if self.seconds else 0.0
+        epoch = self.at.epoch + bool(self.at.in_epoch)
+        return Step(epoch, self.at.step, loss, speed, left)
+
+    # ------------------------------------------------------------------------------------------ validation
+
+    def _due(self) -> bool:
+        at, every = self.at, self.config.validate_every
+        if self.validate is None or at.validated == at.step:
+            return False
+        return at.step % every == 0 if every else not at.in_epoch
+
+    def _worn(self) -> bool:
+        return bool(self.config.patience) and self.at.stale >= self.config.patience
+
+    def _validated(self) -> Step:
+        assert self.validate is not None
+        self.parts.eval()
+        with torch.no_grad():
+            metrics = {name: float(value) for name, value in self.validate(self.model).items()}
+        self.parts.train()
+        name = self.config.metric or next(iter(metrics), "")
+        if name not in metrics:
+            what = f"validation gives no metric {name!r}"
+            raise ConfigError(what, where="training.metric", hint=nearest(name, list(metrics)))
+        if not math.isfinite(metrics[name]):
+            what = f"the metric {name} is {metrics[name]}"
+            raise DataError(what, where=f"validation after step {self.at.step}", hint="look at what it is measured on")
+        at, sign = self.at, 1 if self.config.direction == "max" else -1
+        better = at.best is None or sign * metrics[name] > sign * at.best
+        if better:
+            self.best = {key: value.detach().cpu().clone() for key, value in self.parts.state_dict().items()}
+            at.best, at.best_step = metrics[name], at.step
+        record = replace(self._record(record_loss(at)), metrics=metrics, best=better)
+        at.stale = 0 if better else at.stale + 1
+        at.validated, at.losses, at.since = at.step, 0.0, 0
+        return self._note(record)
+
+    # ------------------------------------------------------------------------------------------ on disk
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that changes while training, by name."""
+        weights = {f"parts/{name}": value for name, value in self.parts.state_dict().items()}
+        return weights | {f"rules/{name}": value for name, value in self.optimizer.state().items()} | self.dice.state()
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        if self.log is not None:
+            self.log.flush()
+        at, config = self.at, plain(self.config)
+        run, tensors = asdict(at), self._tensors()
+        saved = Checkpoint(at.step, config, self.fingerprint, run, tensors, self.best, at.best_step)
+        checkpoints.save(self.folder, saved)
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoints.load(self.folder)
+        if found is not None:
+            weights = {name: value for name, value in found.tensors.items() if name.startswith("parts/")}
+            mine = {f"parts/{name}": value for name, value in self.parts.state_dict().items()}
+            checkpoints.check_same(
+                replace(found, tensors=weights), plain(self.config), self.fingerprint, mine, self.folder
+            )
+            self.at = Progress(**found.run)
+            self.batches.load(self.at.loader)
+            self.parts.load_state_dict({name.removeprefix("parts/"): value for name, value in weights.items()})
+            rules = {name.removeprefix("rules/"): t for name, t in found.tensors.items() if name.startswith("rules/")}
+            self.optimizer.load(rules)
+            self.dice.load(found.tensors)
+            self.best = dict(found.best)
+            if self.at.finished:
+                self.parts.eval()
+        _cut(self.folder / LOG, self.at)
+
+    def _note(self, record: Step) -> Step:
+        """Write a record down."""
+        if self.log is not None:
+            line: dict[str, Any] = {"epoch": record.epoch, "step": record.step, "loss": record.loss}
+            if record.metrics:
+                line |= {"metrics": record.metrics, "best": record.best}
+            elif record.notes:
+                line |= {"notes": record.notes}
+            else:
+                line |= {"parts": record.parts, "rows_per_second": round(record.rows_per_second, 1)}
+            self.log.write(json.dumps(line) + "\n")
+        return record
+
+
+def record_loss(at: Progress) -> float:
+    """Mean loss since the last validation."""
+    return at.losses / max(at.since, 1)
+
+
+def _device(config: Loop.Config) -> torch.device:
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        what = f"no device {name!r} here: {str(error).splitlines()[0]}"
+        raise ConfigError(what, where="training.device", hint='write "auto" or "cpu"') from None
+    if config.precision == "bf16" and device.type != "cuda":
+        what = f"bf16 needs a GPU, this trains on {device.type}"
+        raise ConfigError(what, where="training.precision", hint='write "float32"')
+    return device
+
+
+class _Dice:
+    """torch's dice of one run: set for a step, and as they were for everybody else after it."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device if device.type == "cuda" else None
+        self.mine = torch.Generator().manual_seed(seed).get_state()
+        self.mine_cuda = None if self.device is None else torch.Generator(device).manual_seed(seed).get_state()
+
+    def __enter__(self) -> None:
+        self.others = torch.get_rng_state()
+        torch.set_rng_state(self.mine)
+        if self.device is not None and self.mine_cuda is not None:
+            self.others_cuda = torch.cuda.get_rng_state(self.device)
+            torch.cuda.set_rng_state(self.mine_cuda, self.device)
+
+    def __exit__(self, *error: object) -> None:
+        self.mine = torch.get_rng_state()
+        torch.set_rng_state(self.others)
+        if self.device is not None:
+            self.mine_cuda = torch.cuda.get_rng_state(self.device)
+            torch.cuda.set_rng_state(self.others_cuda, self.device)
+
+    def state(self) -> dict[str, Tensor]:
+        cuda = {} if self.mine_cuda is None else {"dice/cuda": self.mine_cuda}
+        return {"dice/cpu": self.mine, **cuda}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.mine = tensors["dice/cpu"]
+        if self.device is not None:
+            self.mine_cuda = tensors.get("dice/cuda", self.mine_cuda)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """SIGINT waits for the end of a step, the second one does not. Only the main thread gets signals."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    caught: list[int] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        if caught:
+            before(number, frame)
+        caught.append(number)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        before(caught[0], None)
+
+
+def _broken(what: str, batch: Batch, number: int) -> DataError:
+    """What is said of a number that is not finite: the column it came from, where one of the batch is so itself."""
+    for columns in (batch.request, batch.row):
+        name = _not_finite(columns)
+        if name is not None:
+            hint = "the column has values that are no numbers: correct them, or leave it out"
+            return DataError(what, where=f"batch {number}, column {name}", hint=hint)
+    hint = "the columns are finite: lower lr, or set clip"
+    return DataError(what, where=f"batch {number}", hint=hint)
+
+
+def _not_finite(columns: Columns) -> str | None:
+    fine = columns.dense.isfinite().all(dim=0).tolist()
+    named = dict(zip(columns.dense_names, fine, strict=True))
+    named |= {name: bool(vec.isfinite().all()) for name, vec in columns.vecs.items()}
+    for name, group in columns.groups.items():
+        for key, channel in group.channels.items():
+            named[f"{name}.{key}"] = bool(torch.where(group.mask, channel, 0).isfinite().all())
+    return next((name for name, finite in named.items() if not finite), None)
+
+
+def _count(labels: dict[str, tuple[int, float, float]], batch: Batch) -> None:
+    """Rows that carry each task's label, and the lowest and highest of these, brought forward by a batch."""
+    if batch.labels is None:
+        return
+    valid = torch.ones_like(batch.labels, dtype=torch.bool) if batch.valid is None else batch.valid
+    rows = valid.sum(dim=0).tolist()
+    low = torch.where(valid, batch.labels, math.inf).amin(dim=0).tolist() if len(batch) else [math.inf] * len(rows)
+    high = torch.where(valid, batch.labels, -math.inf).amax(dim=0).tolist() if len(batch) else [-math.inf] * len(rows)
+    for task, n, a, b in zip(batch.tasks, rows, low, high, strict=True):
+        if n or task not in labels:
+            before = labels.get(task, (0, 0.0, 0.0))
+            bounds = (min(a, before[1]), max(b, before[2])) if before[0] else (a, b)
+            labels[task] = (before[0] + n, *bounds) if n else (0, 0.0, 0.0)
+
+
+def _notes(labels: Mapping[str, tuple[int, float, float]]) -> tuple[str, ...]:
+    """What an epoch showed of tasks that cannot be learned. They stop nothing: other tasks may do well."""
+    out = []
+    for task, (rows, low, high) in labels.items():
+        if not rows:
+            out.append(f"task {task}: no row carries a label")
+        elif low == high:
+            out.append(f"task {task}: all {rows} labels are {low:g}")
+    return tuple(out)
+
+
+def _cut(file: Path, at: Progress) -> None:
+    """Leave in the log what the checkpoint knows of; a line that was being written when the run died goes too."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if record["step"] <= (at.validated if "metrics" in record else at.step):
+            kept.append(line + "\n")
+    scratch = file.with_name(f".{file.name}")
+    scratch.write_text("".join(kept), encoding="utf-8")
+    scratch.replace(file)

@@ -1,0 +1,203 @@
+"""iALS: the oracles of its card, its fold-in, and the channel they make."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse
+
+from shortlist.candidates import Ragged, Requests
+from shortlist.config import ChannelConfig, build, plain
+from shortlist.dataset.interactions import Interactions
+from shortlist.errors import CapacityError, DataError
+from shortlist.forms import Vectors
+from shortlist.funnel.recipes import split_options
+from shortlist.funnel.sources.fold_in import FoldIn
+from shortlist.models.blocks import ridge as block
+from shortlist.models.recall.ials import IALS, half_step, start
+from shortlist.schema import Catalogue, Schema
+from shortlist.simulation.clusters import Clusters
+
+SCHEMA = Schema.parse({})
+CONFIG = IALS.Config(dim=5, epochs=3, alpha0=0.2, lam=0.05, nu=0.7)
+Real = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def log() -> Interactions:
+    return Clusters.generate(Clusters.Config(users=80, items=30, events=900), np.random.default_rng(0)).interactions
+
+
+def solve(log: Interactions, config: IALS.Config = CONFIG) -> Vectors:
+    return IALS(config, SCHEMA).solve(log, Catalogue.empty(), 0)
+
+
+def penalties(x_UI: Real, config: IALS.Config) -> tuple[Real, Real]:
+    users, items = x_UI.shape
+    taken_u, taken_i = x_UI.sum(axis=1), x_UI.sum(axis=0)
+    return (
+        config.lam * (taken_u + config.alpha0 * items) ** config.nu,
+        config.lam * (taken_i + config.alpha0 * users) ** config.nu,
+    )
+
+
+def objective(x_UI: Real, p_UD: Real, q_ID: Real, config: IALS.Config) -> float:
+    """The loss written out over every pair."""
+    scores_UI = p_UD @ q_ID.T
+    of_users, of_items = penalties(x_UI, config)
+    ridge = of_users @ np.square(p_UD).sum(axis=1) + of_items @ np.square(q_ID).sum(axis=1)
+    return float((x_UI * np.square(scores_UI - 1)).sum() + config.alpha0 * np.square(scores_UI).sum() + ridge)
+
+
+def dense_and_start(log: Interactions, config: IALS.Config = CONFIG) -> tuple[Real, sparse.csr_array, Real]:
+    matrix = log.matrix
+    return matrix.toarray().astype(np.float64), matrix, start(matrix.shape[1], config).astype(np.float64)
+
+
+def test_one_user_by_hand() -> None:
+    # q = (1, 0) and (0, 2), the user has item 0; alpha0 1, lam 0.5, nu 1: penalty 0.5 * (1 + 1 * 2) = 1.5
+    # (q0 q0' + Q'Q + 1.5 I) p = q0: diagonal (1 + 1 + 1.5, 0 + 4 + 1.5), so p = (1 / 3.5, 0)
+    x = sparse.csr_array(np.array([[1.0, 0.0]]))
+    config = IALS.Config(dim=2, alpha0=1.0, lam=0.5, nu=1.0)
+    assert half_step(x, np.array([[1.0, 0.0], [0.0, 2.0]]), config)[0] == pytest.approx([1 / 3.5, 0])
+
+
+def test_a_half_step_is_the_dense_weighted_least_squares(log: Interactions) -> None:
+    """Oracle 1: every pair a row with target 1 (taken, weight 1) and one with target 0 (all, weight alpha0)."""
+    x_UI, matrix, q_ID = dense_and_start(log)
+    p_UD = half_step(matrix, q_ID, CONFIG)
+    of_users, _ = penalties(x_UI, CONFIG)
+    for u in range(len(x_UI)):
+        a = np.concatenate([
+            q_ID[x_UI[u] > 0], np.sqrt(CONFIG.alpha0) * q_ID, np.sqrt(of_users[u]) * np.eye(CONFIG.dim),
+        ])  # fmt: skip
+        b = np.zeros(len(a))
+        b[: int(x_UI[u].sum())] = 1
+        np.testing.assert_allclose(p_UD[u], np.linalg.lstsq(a, b, rcond=None)[0], atol=1e-10)
+
+
+def test_the_objective_never_rises(log: Interactions) -> None:
+    x_UI, matrix, q_ID = dense_and_start(log)
+    values = []
+    for _ in range(6):
+        p_UD = half_step(matrix, q_ID, CONFIG)
+        values.append(objective(x_UI, p_UD, q_ID, CONFIG))
+        q_ID = half_step(matrix.T.tocsr(), p_UD, CONFIG)
+        values.append(objective(x_UI, p_UD, q_ID, CONFIG))
+    assert (np.diff(values) <= 1e-9 * values[0]).all()
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_at_the_solution_the_gradient_of_every_row_is_zero(log: Interactions) -> None:
+    """Oracle 2, in float64: after many steps both sides' gradients of the written-out loss vanish."""
+    x_UI, matrix, q_ID = dense_and_start(log)
+    for _ in range(3000):
+        p_UD = half_step(matrix, q_ID, CONFIG)
+        q_ID = half_step(matrix.T.tocsr(), p_UD, CONFIG)
+    of_users, of_items = penalties(x_UI, CONFIG)
+    slope_UI = x_UI * (p_UD @ q_ID.T - 1) + CONFIG.alpha0 * (p_UD @ q_ID.T)
+    assert np.abs(slope_UI @ q_ID + of_users[:, None] * p_UD).max() < 1e-8
+    assert np.abs(slope_UI.T @ p_UD + of_items[:, None] * q_ID).max() < 1e-8
+
+
+def test_two_blocks_without_overlap_are_told_apart() -> None:
+    """A matrix of rank 2 without noise: taken pairs score far above the others."""
+    users, items = np.repeat(np.arange(20), 5), np.tile(np.arange(5), 20)
+    events = Interactions.of(users, items + 5 * (users >= 10))
+    q_ID = solve(events, IALS.Config(dim=2, epochs=30, alpha0=0.01, lam=1e-4)).matrix
+    scores_UI = half_step(events.matrix, q_ID, IALS.Config(dim=2, alpha0=0.01, lam=1e-4)) @ q_ID.T
+    taken = events.matrix.toarray() > 0
+    assert scores_UI[taken].min() > 0.9
+    assert abs(scores_UI[~taken]).max() < 0.1
+
+
+@pytest.mark.parametrize("small", [200, 2000])
+def test_rows_longer_than_a_block_are_read_in_pieces(
+    log: Interactions, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, matrix, q_ID = dense_and_start(log)
+    whole = half_step(matrix, q_ID, CONFIG)
+    monkeypatch.setattr(block, "BLOCK_BYTES", small)  # 200 bytes: one row of five numbers at a time, five events of it
+    np.testing.assert_allclose(half_step(matrix, q_ID, CONFIG), whole, rtol=1e-10)
+
+
+def test_seeds_start_elsewhere_and_repeats_count_once(log: Interactions) -> None:
+    twice = Interactions.of(np.tile(log.users, 2), np.tile(log.items, 2))
+    np.testing.assert_array_equal(solve(twice).matrix, solve(log).matrix)
+    other = solve(log, IALS.Config(dim=5, epochs=3, alpha0=0.2, lam=0.05, nu=0.7, seed=1))
+    assert not np.allclose(other.matrix, solve(log).matrix, atol=1e-3)
+
+
+def test_nothing_to_learn_from_and_what_would_not_fit(log: Interactions) -> None:
+    none = np.zeros(0, dtype=np.int64)
+    with pytest.raises(DataError) as error:
+        solve(Interactions.of(none, none))
+    assert str(error.value) == "ials: there is nothing to learn from (no event has an action of weight above 0)"
+    # 8 * 10^7 * (10^6 + 1) bytes of vectors
+    events = Interactions.of(np.arange(10**6), np.zeros(10**6, dtype=np.int64))
+    with pytest.raises(CapacityError) as big:
+        solve(events, IALS.Config(dim=10_000))
+    what = "1000000 users and 1 items need 74.5 GiB, the budget is 4.0 GiB"
+    assert str(big.value) == f"ials: {what} (raise budget_bytes or lower dim)"
+
+
+# ------------------------------------------------------------------------------------------------- the channel
+
+
+def asked(log: Interactions, users: NDArray[np.int64]) -> Requests:
+    n = len(users)
+    return Requests(users, np.zeros(n, np.int64), 5, log.histories(users), Ragged.empty(n), Ragged.empty(n))
+
+
+def everything(owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.ones(len(items), dtype=bool)
+
+
+def source(form: Vectors, **options: float | int | None) -> FoldIn:
+    config = build(FoldIn.Config, {"alpha0": CONFIG.alpha0, "lam": CONFIG.lam, "nu": CONFIG.nu, **options}, "here")
+    return FoldIn(config, form, SCHEMA)
+
+
+def test_one_key_of_a_channel_sets_model_and_source() -> None:
+    shared = {name: value for name, value in plain(IALS.Config()).items() if name in plain(FoldIn.Config())}
+    assert shared == {"alpha0": 0.3, "lam": 0.007, "nu": 1.0}
+    assert {name: plain(FoldIn.Config())[name] for name in shared} == shared
+    channel = ChannelConfig("als", "ials", options={"alpha0": 0.5, "dim": 8, "last": 20})
+    assert split_options(channel, IALS) == ({"alpha0": 0.5, "dim": 8}, {"alpha0": 0.5, "last": 20})
+
+
+def test_a_fold_in_of_the_same_history_is_the_half_step(log: Interactions) -> None:
+    form = solve(log)
+    users = log.user_keys
+    owners, items, scores = source(form).recall(asked(log, users), 4, everything)
+    wanted_UI = half_step(log.matrix, form.matrix, CONFIG) @ form.matrix.T
+    assert np.bincount(owners).tolist() == [4] * len(users)
+    for u in range(len(users)):
+        best = np.argsort(-wanted_UI[u], kind="stable")[:4]
+        assert items[owners == u].tolist() == form.keys[best].tolist()
+        np.testing.assert_allclose(scores[owners == u], wanted_UI[u][best], rtol=1e-4)
+
+
+def test_new_users_are_answered_by_what_they_took(log: Interactions) -> None:
+    form = solve(log)
+    history = Ragged.of(np.array([0, 3, 3, 4, 5]), np.array([4, 9, 4, 4, 99_999]))
+    requests = Requests(
+        np.array([-1, 7, -1, -1]), np.zeros(4, np.int64), 5, history, Ragged.empty(4), Ragged.empty(4)
+    )  # [4, 9, 4], nothing, [4], and an item the form does not know
+    owners, items, _ = source(form).recall(requests, 3, everything)
+    assert owners.tolist() == [0] * 3 + [2] * 3
+    short = source(form, last=1).recall(requests, 3, everything)  # of [9, 4] the latest is 4
+    assert short[1][:3].tolist() == short[1][3:].tolist() == items[3:].tolist()
+
+
+def test_items_that_do_not_count_come_along(log: Interactions) -> None:
+    form = solve(log)
+    users = log.user_keys[:6]
+    full = source(form).recall(asked(log, users), len(form.keys), everything)
+    odd = source(form).recall(asked(log, users), 3, lambda owners, items: items % 2 == 1)
+    for u in range(6):
+        mine, ranked = odd[1][odd[0] == u].tolist(), full[1][full[0] == u].tolist()
+        assert mine == ranked[: len(mine)]
+        assert sum(item % 2 for item in mine) == 3
+        assert mine[-1] % 2 == 1
