@@ -59,6 +59,13 @@ def candidates(asked: Requests, channels: int = 2) -> Candidates:
     return Candidates(offsets, kept % ITEMS, names, rank, score, {}, np.zeros(len(kept), dtype=np.int16))
 
 
+class Asked:
+    """What a learned source asks for queries: a vector per user."""
+
+    def query(self, requests: Requests) -> NDArray[np.float32]:
+        return np.random.default_rng(5).standard_normal((ITEMS, 4)).astype(np.float32)[requests.users]
+
+
 def everything(owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.ones(len(items), dtype=bool)
 
@@ -91,7 +98,8 @@ def test_a_source_returns_ranked_rows_of_known_items(name: str) -> None:
     )
     if get_type_hints(kind.__init__)["form"] is Vectors:
         form = Vectors(np.arange(ITEMS), rng.standard_normal((ITEMS, 4)).astype(np.float32))
-    source, asked = kind(kind.Config(), form, SCHEMA), requests()
+    given = (Asked(),) if getattr(kind, "learned", False) else ()
+    source, asked = kind(kind.Config(), form, SCHEMA, *given), requests()
     owners, items, scores = sound(source.recall(asked, 4, everything), len(asked))
     assert (np.diff(owners) >= 0).all()
     assert np.bincount(owners, minlength=3).max() <= 4

@@ -15,9 +15,13 @@ from shortlist.models.recall.ease import Ease
 from shortlist.models.recall.hot import Hot
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.fit import fit, fitted, models_of
+from shortlist.training.plan import Plan
 
 SCHEMA = Schema.parse({"action": "what", "actions": {"impression": {"weight": 0.0}, "click": {}}})
-PLAN: dict[str, tuple[Any, dict[str, Any]]] = {"hot": (Hot, {}), "ease": (Ease, {"lam": 1.0})}
+
+
+def plans(ease: float | str = 1.0) -> list[Plan]:
+    return [Plan("hot", "hot", Hot, {}), Plan("ease", "ease", Ease, {"lam": ease})]
 
 
 def log(actions: list[int]) -> Interactions:
@@ -26,20 +30,20 @@ def log(actions: list[int]) -> Interactions:
     return Interactions.of(users, items, times, np.array(actions, dtype=np.int16))
 
 
-def run(folder: Path, plan: dict[str, tuple[Any, dict[str, Any]]], actions: list[int] | None = None) -> Any:
+def run(folder: Path, plan: list[Plan], actions: list[int] | None = None) -> Any:
     return fit(plan, log(actions or [1, 1, 1, 1]), Catalogue.empty(), SCHEMA, folder, snapshot="s1", created_ms=7)
 
 
 def test_each_channel_becomes_an_artifact_of_its_own(tmp_path: Path) -> None:
-    done = run(tmp_path, PLAN)
+    done = run(tmp_path, plans())
     assert sorted(done) == ["ease", "hot"]
     assert done["ease"].manifest.kind == "recall.ease"
-    assert done["ease"].manifest.config["lam"] == 1.0
+    assert done["ease"].manifest.config["options"]["lam"] == 1.0
     assert isinstance(load(tmp_path / "hot").form(), Lists)
 
 
 def test_impressions_teach_nothing(tmp_path: Path) -> None:
-    run(tmp_path, PLAN, [1, 1, 0, 0])
+    run(tmp_path, plans(), [1, 1, 0, 0])
     hot = load(tmp_path / "hot").form()
     assert isinstance(hot, Lists)
     assert sorted(hot.of(0)[0].tolist()) == [0, 1]  # item 2 was only shown
@@ -47,7 +51,7 @@ def test_impressions_teach_nothing(tmp_path: Path) -> None:
 
 def test_only_impressions_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        run(tmp_path, PLAN, [0, 0, 0, 0])
+        run(tmp_path, plans(), [0, 0, 0, 0])
     assert str(caught.value) == (
         "training: no event shows interest: nothing to learn from "
         "(check schema.actions: an interest has a weight above 0)"
@@ -55,15 +59,15 @@ def test_only_impressions_is_an_error(tmp_path: Path) -> None:
 
 
 def test_fitted_finds_what_still_fits_and_nothing_else(tmp_path: Path) -> None:
-    assert fitted(PLAN, SCHEMA, tmp_path, "s1") is None
-    run(tmp_path, PLAN)
-    found = fitted(PLAN, SCHEMA, tmp_path, "s1")
+    assert fitted(plans(), SCHEMA, tmp_path, "s1") is None
+    run(tmp_path, plans())
+    found = fitted(plans(), SCHEMA, tmp_path, "s1")
     assert found is not None
     assert sorted(found) == ["ease", "hot"]
-    assert fitted(PLAN, SCHEMA, tmp_path, "s2") is None  # other data
-    assert fitted({**PLAN, "ease": (Ease, {"lam": 2.0})}, SCHEMA, tmp_path, "s1") is None  # other configuration
+    assert fitted(plans(), SCHEMA, tmp_path, "s2") is None  # other data
+    assert fitted(plans(2.0), SCHEMA, tmp_path, "s1") is None  # other configuration
     other = Schema.parse({"action": "what", "actions": {"impression": {"weight": 0.0}, "click": {"weight": 2.0}}})
-    assert fitted(PLAN, other, tmp_path, "s1") is None  # other schema
+    assert fitted(plans(), other, tmp_path, "s1") is None  # other schema
 
 
 def test_an_unknown_model_names_its_nearest() -> None:
@@ -74,5 +78,5 @@ def test_an_unknown_model_names_its_nearest() -> None:
 
 def test_an_option_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        run(tmp_path, {"ease": (Ease, {"lam": "big"})})
-    assert str(caught.value) == "recall.ease (Ease).lam: should be a number, got 'big' (correct the value)"
+        run(tmp_path, plans("big")[1:])
+    assert str(caught.value) == "recall.ease (ease).lam: should be a number, got 'big' (correct the value)"

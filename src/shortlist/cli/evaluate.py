@@ -30,7 +30,7 @@ def command(project_file: str, on: str, scene: str, as_json: bool) -> None:
         say(f"no models for the {on} part yet: training them first")
         started = time.perf_counter()
         with progress(f"train for {on}") as step:
-            train(data, part, created_ms=time.time_ns() // 1_000_000, step=step)
+            train(data, part, created_ms=time.time_ns() // 1_000_000, progress=step)
         took["training"] = time.perf_counter() - started
     started = time.perf_counter()
     with progress(f"evaluate on {on}") as step:

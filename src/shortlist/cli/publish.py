@@ -24,7 +24,7 @@ def command(project_file: str, as_json: bool) -> None:
     if not metrics:
         say("no evaluation found: the release will carry no metrics (run `shortlist evaluate` first)")
     with progress("publish") as step:
-        release = publish(open_data(project), created_ms=time.time_ns() // 1_000_000, metrics=metrics, step=step)
+        release = publish(open_data(project), created_ms=time.time_ns() // 1_000_000, metrics=metrics, progress=step)
     if as_json:
         emit({"release": release})
     else:

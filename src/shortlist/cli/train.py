@@ -20,8 +20,8 @@ def command(project_file: str, part: str, as_json: bool) -> None:
 
     data = open_data(load(project_file))
     with progress(f"train for {part}") as step:
-        done = train(data, part, created_ms=time.time_ns() // 1_000_000, step=step)  # type: ignore[arg-type]
+        done = train(data, part, created_ms=time.time_ns() // 1_000_000, progress=step)  # type: ignore[arg-type]
     for fitted in done.values():
-        say(f"{fitted.channel}: {fitted.manifest.kind} in {fitted.seconds:.2f} s -> {fitted.folder}")
+        say(f"{fitted.name}: {fitted.manifest.kind} in {fitted.seconds:.2f} s -> {fitted.folder}")
     if as_json:
         emit({name: {"seconds": f.seconds, "folder": str(f.folder)} for name, f in done.items()})

@@ -7,6 +7,7 @@ run that was killed goes on where it was, and ranks agree on who sees what witho
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -86,12 +87,10 @@ class Loader:
         edges = edges[edges >= self.row]
         spans = [order[a:b] for a, b in pairwise(edges)]
         made = ahead((source.batch(rows) for rows in spans), self.prefetch)
-        try:
+        with closing(made):
             for batch, stop in zip(made, edges[1:], strict=True):
                 self.row = int(stop)  # before it is handed out: what is saved while it is worked on counts it
                 yield batch
-        finally:
-            made.close()
         self.epoch, self.row = self.epoch + 1, 0
 
     def order(self, epoch: int) -> NDArray[np.int64]:
@@ -158,15 +157,15 @@ def resumed(state: Mapping[str, Any], run: Mapping[str, Any], where: str) -> tup
     return int(state["epoch"]), int(state["row"])
 
 
-def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """The same items, up to `depth` of them made beforehand by a thread, which ends when the consumer does.
+def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
+    """The same items, up to `depth` of them made beforehand by a thread; both end when the consumer does.
 
     What making one raises is raised here, in its place.
     """
     if depth == 0:
         yield from items
         return
-    with ThreadPoolExecutor(1, "loader") as pool:
+    with closing(items), ThreadPoolExecutor(1, "loader") as pool:
         waiting = deque(pool.submit(next, items, None) for _ in range(depth))
         try:
             while (item := waiting.popleft().result()) is not None:

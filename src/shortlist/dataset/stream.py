@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
@@ -100,7 +100,7 @@ def _write(
     rows = sum(group["rows"] for shard in shards for group in shard["groups"])
     if not rows:
         raise DataError("no row to write", where=str(folder), hint="check what the examples are made from")
-    tables = {}
+    tables: Table = {}
     for name, table in sides.items():
         file = f"side-{len(tables)}.parquet"
         _frame(table).write_parquet(scratch / file)
@@ -266,11 +266,8 @@ class Stream:
     def _work(self) -> list[Work]:
         """What this rank reads, in order: its equal share of the rows of all groups one after the other."""
         shards = self._manifest["shards"]
-        groups = [
-            (shard // self.interleave, group, shard)
-            for shard, s in enumerate(shards)
-            for group in range(len(s["groups"]))
-        ]
+        found = [(shard, group) for shard, s in enumerate(shards) for group in range(len(s["groups"]))]
+        groups = [(shard // self.interleave, group, shard) for shard, group in found]
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(groups))
             groups = [groups[at] for at in order]
@@ -288,23 +285,23 @@ class Stream:
             start += n
         return work
 
-    def _batches(self, edges: NDArray[np.int64]) -> Iterator[Batch]:
+    def _batches(self, edges: NDArray[np.int64]) -> Generator[Batch, None, None]:
         """Batches between edges, from windows; one may lie across two of them."""
         if len(edges) < 2:
             return
-        windows = self._windows(int(edges[0]))
-        at, held = next(windows)
-        for start, stop in pairwise(edges.tolist()):
-            parts: list[Batch] = []
-            while start < stop:
-                if start == at + len(held.order):
-                    at, held = next(windows)
-                upto = min(stop, at + len(held.order))
-                parts.append(held.batch.take(torch.from_numpy(held.order[start - at : upto - at])))
-                start = upto
-            yield self._finished(parts[0] if len(parts) == 1 else _concat(parts))
+        with closing(self._windows(int(edges[0]))) as windows:
+            at, held = next(windows)
+            for start, stop in pairwise(edges.tolist()):
+                parts: list[Batch] = []
+                while start < stop:
+                    if start == at + len(held.order):
+                        at, held = next(windows)
+                    upto = min(stop, at + len(held.order))
+                    parts.append(held.batch.take(torch.from_numpy(held.order[start - at : upto - at])))
+                    start = upto
+                yield self._finished(_concat(parts))
 
-    def _windows(self, row: int) -> Iterator[tuple[int, "_Window"]]:
+    def _windows(self, row: int) -> Generator[tuple[int, "_Window"], None, None]:
         """Windows from the one that holds `row` of this rank, each with the place of its first row."""
         pieces: list[list[Work]] = [[]]
         size = 0
@@ -359,7 +356,7 @@ class Stream:
             if _digest(path) != digest:
                 raise DataError("the file is damaged: its checksum differs", where=str(path), hint=AGAIN)
             self._checked.add(file)
-        return pl.scan_parquet(path).slice(start, rows).collect()
+        return pl.scan_parquet(path, glob=False).slice(start, rows).collect()
 
     def _table(self, entry: Table) -> Columns:
         columns = _columns(self._open(entry["file"], entry["sha256"], 0, 1 << 62), entry["columns"])

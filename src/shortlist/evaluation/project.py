@@ -25,12 +25,12 @@ from shortlist.funnel import recipes
 from shortlist.funnel.pipeline import Funnel
 from shortlist.funnel.requests import make
 from shortlist.schema import Catalogue, Schema
-from shortlist.training.fit import Fitted, fit, fitted, models_of
+from shortlist.training.fit import Fitted, Progress, fit, fitted, models_of
+from shortlist.training.plan import Plan, plan_of
 
 __all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
 
 Part = Literal["valid", "test", "release"]
-Step = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -91,31 +91,31 @@ def open_data(project: Project) -> Data:
     )
 
 
-def train(data: Data, part: Part, *, created_ms: int, step: Step | None = None) -> dict[str, Fitted]:
+def train(data: Data, part: Part, *, created_ms: int, progress: Progress | None = None) -> dict[str, Fitted]:
     """Fit every channel for one part, into `var/models/<part>/<channel>`."""
     return fit(
-        _plan(data),
+        _plans(data),
         data.part(part),
         data.catalogue,
         data.schema,
         data.project.home / "models" / part,
         snapshot=data.snapshot,
         created_ms=created_ms,
-        step=step,
+        progress=progress,
     )
 
 
 def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
     """What `train` left for this part, unless data, schema or configuration have changed since."""
-    return fitted(_plan(data), data.schema, data.project.home / "models" / part, data.snapshot)
+    return fitted(_plans(data), data.schema, data.project.home / "models" / part, data.snapshot)
 
 
-def _plan(data: Data) -> dict[str, tuple[Any, dict[str, Any]]]:
+def _plans(data: Data) -> list[Plan]:
     channels = data.project.config.recall
     if not channels:
         raise DataError("no recall channel is configured", where=str(data.project.file), hint="add a [[recall]] table")
     models = models_of(channels)
-    return {c.name: (models[c.name], recipes.split_options(c, models[c.name])[0]) for c in channels}
+    return [plan_of(c, c.name, recipes.split_options(c, models[c.name])[0]) for c in channels]
 
 
 def document(data: Data) -> dict[str, Any]:
@@ -187,10 +187,12 @@ def evaluate(
     return Outcome(measured, recipe, asked, popularity)
 
 
-def publish(data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = None, step: Step | None = None) -> str:
+def publish(
+    data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> str:
     """Fit on everything unless that was done, check the release by asking it, and make it current."""
     if trained(data, "release") is None:
-        train(data, "release", created_ms=created_ms, step=step)
+        train(data, "release", created_ms=created_ms, progress=progress)
     folder = data.project.home / "models" / "release"
     histories = workspace.events(data.project).select("offset", "user", "item", "action", "time_ms").collect()
     words = document(data) | {

@@ -15,10 +15,15 @@ from shortlist.expressions import Expression
 from shortlist.funnel.pipeline import Channel, Funnel, Stage
 from shortlist.schema import Catalogue, Schema
 
-__all__ = ["document", "assemble", "split_options"]
+__all__ = ["document", "assemble", "split_options", "source_of"]
 
 SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
 SELECTORS, BOOSTERS = "shortlist.funnel.selectors", "shortlist.traffic"
+
+
+def source_of(model: Any) -> str:
+    """The file of `funnel/sources/` that queries a model's form: what it says itself, else a vector search."""
+    return str(getattr(model, "source", "nearest"))
 
 
 def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -26,7 +31,7 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
 
     Raises ConfigError for a key neither owns, naming the nearest of both.
     """
-    source = find(model.source, [SOURCES], f"recall.{channel.name}.source")
+    source = find(source_of(model), [SOURCES], f"recall.{channel.name}.source")
     own = {f.name for f in dataclasses.fields(model.Config)}
     query = {f.name for f in dataclasses.fields(source.Config)}  # type: ignore[attr-defined]
     for key in channel.options:
@@ -44,7 +49,7 @@ def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -
         model = models[channel.name]
         _, options = split_options(channel, model)
         channels.append({
-            "name": channel.name, "model": channel.use, "source": model.source,
+            "name": channel.name, "model": channel.use, "source": source_of(model),
             "quota": channel.quota, "options": options,
         })  # fmt: skip
     scenes = {name: plain(_inherit(config, scene)) for name, scene in config.scene.items()}
@@ -62,7 +67,7 @@ def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -
             raise ConfigError("several tasks and no word how they become one score", where=f"{name}.fuse", hint=hint)
         stages[name] = {"model": ranker.use, "fuse": ranker.fuse or tasks[0], "keep": ranker.keep, "tasks": tasks}
         _fuse(name, stages[name])
-    fallback = next((c.name for c in config.recall if models[c.name].source == "popular"), None)
+    fallback = next((c.name for c in config.recall if source_of(models[c.name]) == "popular"), None)
     return {
         "schema": plain(schema), "channels": channels, "stages": stages, "scenes": scenes, "fallback": fallback,
         "experiments": plain(config.experiment),

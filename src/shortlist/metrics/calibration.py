@@ -69,5 +69,5 @@ def resampled(p: NDArray[Any], negatives: float = 1.0, positives: float = 1.0) -
 
     10 positives and 90 negatives, of which a tenth is kept: 10/19 becomes 1/10.
     """
-    p = np.asarray(p, dtype=np.float64)
-    return negatives * p / (positives * (1 - p) + negatives * p)
+    true: Real = np.asarray(p, dtype=np.float64) * negatives
+    return true / (positives * (1 - np.asarray(p)) + true)

@@ -1,8 +1,8 @@
 """A run on disk, so that it goes on after a kill as if nothing had happened.
 
-A folder holds `checkpoint.json` and the safetensors files it names with their checksums: `state-<step>` (weights, state
-of the update rules, dice) and `best-<step>` (the weights that validated best). The JSON is renamed into place after they
-are on the disk, and they are removed after it is replaced: whenever a run dies, the JSON that is there is whole.
+A folder holds `checkpoint.json` and the safetensors files it names with their checksums: `state-...` (weights, state of
+the update rules, dice) and `best-...` (the weights that validated best). The JSON is renamed into place after they are
+on the disk, and old ones are removed after that: whenever a run dies, what the JSON names is there and whole.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from shortlist.errors import ArtifactError
 __all__ = ["Checkpoint", "save", "load", "fingerprint", "check_same"]
 
 FORMAT = 1
-MANIFEST = "checkpoint.json"
+MANIFEST, SCRATCH = "checkpoint.json", ".writing"
 
 Tensors = Mapping[str, Tensor]
 
@@ -51,10 +51,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint of a folder. Raises ArtifactError when it cannot be written; the old one stays then."""
     with _os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        files = {"state": _tensors(folder / f"state-{checkpoint.step}.safetensors", checkpoint.tensors)}
+        files = {"state": _tensors(folder, f"state-{checkpoint.step}", checkpoint.tensors)}
         if checkpoint.best:
-            best = folder / f"best-{checkpoint.best_step}.safetensors"
-            files["best"] = _tensors(best, checkpoint.best)
+            before = _manifest(folder)
+            if before is not None and "best" in before["files"] and before["best_step"] == checkpoint.best_step:
+                files["best"] = before["files"]["best"]
+            else:
+                files["best"] = _tensors(folder, f"best-{checkpoint.best_step}", checkpoint.best)
         table = {
             "format": FORMAT,
             "step": checkpoint.step,
@@ -72,19 +75,18 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         scratch.replace(folder / MANIFEST)
         _sync(folder)
         kept = {file["name"] for file in files.values()}
-        for path in [*folder.glob("state-*"), *folder.glob("best-*"), *folder.glob(".*.safetensors")]:
+        for path in [*folder.glob("state-*.safetensors"), *folder.glob("best-*.safetensors"), folder / SCRATCH]:
             if path.name not in kept:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> Checkpoint | None:
     """The checkpoint of a folder, None where there is none. Raises ArtifactError for one that is damaged."""
     file = folder / MANIFEST
     try:
-        table = json.loads(file.read_bytes())
-        if table["format"] != FORMAT:
-            hint = f"this version reads format {FORMAT}; use the version that wrote it, or {_anew(folder)}"
-            raise ArtifactError(f"unknown format {table['format']!r}", where=str(file), hint=hint)
+        table = _manifest(folder)
+        if table is None:
+            return None
         tensors = {name: _read(folder, entry) for name, entry in table["files"].items()}
         return Checkpoint(
             table["step"],
@@ -95,12 +97,21 @@ def load(folder: Path) -> Checkpoint | None:
             tensors.get("best", {}),
             table["best_step"],
         )
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=str(file), hint="check permissions") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ArtifactError("the checkpoint is damaged", where=str(file), hint=_anew(folder)) from None
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    file = folder / MANIFEST
+    if not file.exists():
+        return None
+    table: dict[str, Any] = json.loads(file.read_bytes())
+    if table["format"] != FORMAT:
+        hint = f"this version reads format {FORMAT}; use the version that wrote it, or {_anew(folder)}"
+        raise ArtifactError(f"unknown format {table['format']!r}", where=str(file), hint=hint)
+    return table
 
 
 def check_same(checkpoint: Checkpoint, config: Mapping[str, Any], mark: str, tensors: Tensors, folder: Path) -> None:
@@ -125,17 +136,18 @@ def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _tensors(path: Path, tensors: Tensors) -> dict[str, Any]:
-    """Write a file of tensors unless it is there, and say what it must be."""
-    if not path.exists():
-        scratch = path.with_name(f".{path.name}")
-        # safetensors keeps no two views of one memory: a weight under two names is written twice
-        save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, scratch)
-        _sync(scratch)
-        scratch.replace(path)
-    with path.open("rb") as handle:
+def _tensors(folder: Path, name: str, tensors: Tensors) -> dict[str, Any]:
+    """Write a file of tensors under a name that its content ends, and say what it must be."""
+    scratch = folder / SCRATCH
+    # safetensors keeps no two views of one memory: a weight under two names is written twice
+    save_file({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, scratch)
+    _sync(scratch)
+    with scratch.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        return {"name": path.name, "sha256": digest, "bytes": handle.tell()}
+        size = handle.tell()
+    path = folder / f"{name}-{digest[:12]}.safetensors"
+    scratch.replace(path)
+    return {"name": path.name, "sha256": digest, "bytes": size}
 
 
 def _read(folder: Path, entry: Mapping[str, Any]) -> Tensors:

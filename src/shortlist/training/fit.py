@@ -1,29 +1,28 @@
-"""Fit recall channels: interactions in, one artifact per channel out. The loop for models with gradients joins here."""
+"""Fit recall channels: interactions in, one artifact per channel out."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shortlist.artifact import Artifact, Manifest, check_fits, load, save
-from shortlist.config import ChannelConfig, build, find, plain
+from shortlist.config import ChannelConfig, find
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ArtifactError, DataError
 from shortlist.schema import Catalogue, Schema
+from shortlist.training.plan import RECALL, Plan
 
-__all__ = ["Fitted", "fit", "models_of", "fitted"]
+__all__ = ["Fitted", "Progress", "fit", "models_of", "fitted"]
 
-MODELS = "shortlist.models.recall"
-
-Step = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """One channel's artifact, and what making it cost."""
+    """One artifact, and what making it cost."""
 
-    channel: str
+    name: str
     folder: Path
     manifest: Manifest
     seconds: float
@@ -31,11 +30,11 @@ class Fitted:
 
 def models_of(channels: tuple[ChannelConfig, ...]) -> dict[str, Any]:
     """The model class of each channel, by channel name. Raises ConfigError for a name no file has."""
-    return {c.name: find(c.use, [MODELS], f"recall.{c.name}.use") for c in channels}
+    return {c.name: find(c.use, [RECALL], f"recall.{c.name}.use") for c in channels}
 
 
 def fit(
-    channels: Mapping[str, tuple[Any, Mapping[str, Any]]],
+    plans: Sequence[Plan],
     interactions: Interactions,
     catalogue: Catalogue,
     schema: Schema,
@@ -43,11 +42,12 @@ def fit(
     *,
     snapshot: str,
     created_ms: int,
-    step: Step | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Fitted]:
-    """Solve each channel (its model class and that model's options) on the events that show interest.
+    """Fit each channel on the events that show interest, into `folder`.
 
-    Interactions of weight 0 (impressions) teach no solver. Raises DataError where nothing is left to learn from.
+    Interactions of weight 0 (impressions) teach nothing. A model with gradients keeps its run under `.runs`: stopped,
+    it goes on from there. Raises DataError where nothing is left to learn from.
     """
     interest = interactions.where(schema.weights[interactions.actions] > 0)
     if not len(interest):
@@ -55,50 +55,67 @@ def fit(
         raise DataError("no event shows interest: nothing to learn from", where="training", hint=hint)
     now = int(interest.times.max()) + 1
     done: dict[str, Fitted] = {}
-    for n, (name, (model, options)) in enumerate(channels.items()):
-        if step:
-            step(n, len(channels), name)
+    for n, plan in enumerate(plans):
+        if progress:
+            progress(n, len(plans), plan.name)
         started = time.perf_counter()
-        config = build(model.Config, options, f"recall.{name} ({model.__name__})")
-        solver = model(config, schema)
-        form = solver.solve(interest, catalogue, now)
-        seconds = time.perf_counter() - started
-        manifest = save(
-            folder / name,
-            kind=f"recall.{model.__module__.rpartition('.')[2]}",
-            name=name,
-            form=form,
-            config=plain(config),
-            reads=tuple(solver.reads),
-            fingerprint=schema.fingerprint(solver.reads),
-            snapshot=snapshot,
-            metrics={
-                "fit_seconds": round(seconds, 3),
-                "events": len(interest),
-                "items": len(interest.item_keys),
-            },
-            created_ms=created_ms,
-        )
-        done[name] = Fitted(name, folder / name, manifest, seconds)
-    if step:
-        step(len(channels), len(channels), "")
+        if plan.solves:
+            manifest = _solve(plan, interest, catalogue, schema, folder / plan.name, snapshot, created_ms, now)
+        else:
+            from shortlist.training.learn import retriever  # loads torch
+
+            manifest = retriever(
+                plan, interest, catalogue, schema, folder / plan.name,
+                run=folder / ".runs" / plan.name, snapshot=snapshot, created_ms=created_ms, progress=progress,
+            )  # fmt: skip
+        done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
+    if progress:
+        progress(len(plans), len(plans), "")
     return done
 
 
-def fitted(
-    channels: Mapping[str, tuple[Any, Mapping[str, Any]]], schema: Schema, folder: Path, snapshot: str
-) -> dict[str, Artifact] | None:
+def _solve(
+    plan: Plan,
+    log: Interactions,
+    catalogue: Catalogue,
+    schema: Schema,
+    folder: Path,
+    snapshot: str,
+    created_ms: int,
+    now: int,
+) -> Manifest:
+    started = time.perf_counter()
+    solver = plan.kind(plan.config(), schema)
+    form = solver.solve(log, catalogue, now)
+    return save(
+        folder,
+        kind=f"recall.{plan.use}",
+        name=plan.name,
+        form=form,
+        config=plan.words(),
+        reads=tuple(solver.reads),
+        fingerprint=schema.fingerprint(solver.reads),
+        snapshot=snapshot,
+        metrics={
+            "fit_seconds": round(time.perf_counter() - started, 3),
+            "events": len(log),
+            "items": len(log.item_keys),
+        },
+        created_ms=created_ms,
+    )
+
+
+def fitted(plans: Sequence[Plan], schema: Schema, folder: Path, snapshot: str) -> dict[str, Artifact] | None:
     """The artifacts of an earlier fit, if all are there and were made from this data, schema and configuration."""
     found: dict[str, Artifact] = {}
-    for name, (model, options) in channels.items():
+    for plan in plans:
         try:
-            artifact = load(folder / name, verify=False)
+            artifact = load(folder / plan.name, verify=False)
             check_fits(artifact.manifest, schema)
         except ArtifactError:
             return None
-        config = plain(build(model.Config, options, f"recall.{name} ({model.__name__})"))
-        kind = f"recall.{model.__module__.rpartition('.')[2]}"
-        if (artifact.manifest.snapshot, artifact.manifest.config, artifact.manifest.kind) != (snapshot, config, kind):
+        words = {key: artifact.manifest.config.get(key) for key in ("use", "options", "train", "loss")}
+        if artifact.manifest.snapshot != snapshot or words != plan.words():
             return None
-        found[name] = artifact
+        found[plan.name] = artifact
     return found

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -106,6 +106,11 @@ class Progress:
     loader: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, tuple[int, float, float]] = field(default_factory=dict)  # task -> rows, lowest, highest
 
+    @property
+    def mean_loss(self) -> float:
+        """Since the last validation."""
+        return self.losses / max(self.since, 1)
+
 
 class Loop:
     """One run; `train` makes it."""
@@ -143,7 +148,7 @@ class Loop:
         self.parts = nn.ModuleDict(modules).to(self.device)
         self.optimizer = build(self.parts, config)
         self.dice = _Dice(config.seed, self.device)
-        self.at = Progress()
+        self.at = Progress(loader=batches.state())
         self.best: dict[str, Tensor] = {}
         self.whole = True  # no step is half done
         self.rows, self.steps, self.seconds = 0, 0, 0.0  # of this process
@@ -200,7 +205,7 @@ class Loop:
         if not self.config.checkpoint_every:
             self._save()
         if notes:
-            yield self._note(replace(self._record(record_loss(self.at)), notes=notes))
+            yield self._note(replace(self._record(self.at.mean_loss), notes=notes))
         if self._due():
             yield self._validated()
 
@@ -241,7 +246,7 @@ class Loop:
 
     def _record(self, loss: float) -> Step:
         left: float | None = None
-        per_epoch = len(self.batches) if hasattr(self.batches, "__len__") else self.at.per_epoch
+        per_epoch = len(self.batches) if isinstance(self.batches, Sized) else self.at.per_epoch
         if per_epoch and self.steps:
             left = max(per_epoch * self.config.epochs - self.at.step, 0) * self.seconds / self.steps
         speed = self.rows / self.seconds if self.seconds else 0.0
@@ -277,7 +282,7 @@ class Loop:
         if better:
             self.best = {key: value.detach().cpu().clone() for key, value in self.parts.state_dict().items()}
             at.best, at.best_step = metrics[name], at.step
-        record = replace(self._record(record_loss(at)), metrics=metrics, best=better)
+        record = replace(self._record(at.mean_loss), metrics=metrics, best=better)
         at.stale = 0 if better else at.stale + 1
         at.validated, at.losses, at.since = at.step, 0.0, 0
         return self._note(record)
@@ -333,11 +338,6 @@ class Loop:
                 line |= {"parts": record.parts, "rows_per_second": round(record.rows_per_second, 1)}
             self.log.write(json.dumps(line) + "\n")
         return record
-
-
-def record_loss(at: Progress) -> float:
-    """Mean loss since the last validation."""
-    return at.losses / max(at.since, 1)
 
 
 def _device(config: Loop.Config) -> torch.device:
@@ -436,15 +436,14 @@ def _count(labels: dict[str, tuple[int, float, float]], batch: Batch) -> None:
     """Rows that carry each task's label, and the lowest and highest of these, brought forward by a batch."""
     if batch.labels is None:
         return
-    valid = torch.ones_like(batch.labels, dtype=torch.bool) if batch.valid is None else batch.valid
-    rows = valid.sum(dim=0).tolist()
-    low = torch.where(valid, batch.labels, math.inf).amin(dim=0).tolist() if len(batch) else [math.inf] * len(rows)
-    high = torch.where(valid, batch.labels, -math.inf).amax(dim=0).tolist() if len(batch) else [-math.inf] * len(rows)
-    for task, n, a, b in zip(batch.tasks, rows, low, high, strict=True):
-        if n or task not in labels:
-            before = labels.get(task, (0, 0.0, 0.0))
-            bounds = (min(a, before[1]), max(b, before[2])) if before[0] else (a, b)
-            labels[task] = (before[0] + n, *bounds) if n else (0, 0.0, 0.0)
+    valid = batch.labels.isfinite() if batch.valid is None else batch.valid & batch.labels.isfinite()
+    for column, task in enumerate(batch.tasks):
+        seen = batch.labels[:, column][valid[:, column]]
+        rows, low, high = labels.get(task, (0, 0.0, 0.0))
+        if len(seen):
+            lowest, highest = seen.min().item(), seen.max().item()
+            low, high = (min(low, lowest), max(high, highest)) if rows else (lowest, highest)
+        labels[task] = (rows + len(seen), low, high)
 
 
 def _notes(labels: Mapping[str, tuple[int, float, float]]) -> tuple[str, ...]:

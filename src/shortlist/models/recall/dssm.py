@@ -34,15 +34,15 @@ class DSSM(nn.Module):
     def __init__(self, config: Config, layout: Layout) -> None:
         super().__init__()
         self.embed = Embed(layout, config.dim)
-        self.user = Tower(layout.request, config.dim, config.hidden, config.out, config.dropout)
-        self.item = Tower(layout.row, config.dim, config.hidden, config.out, config.dropout)
+        self.user_tower = Tower(layout.request, config.dim, config.hidden, config.out, config.dropout)
+        self.item_tower = Tower(layout.row, config.dim, config.hidden, config.out, config.dropout)
 
     def query(self, request: Columns) -> Tensor:
         """u [R, D]."""
-        u_RD: Tensor = self.user(self.embed, request)
+        u_RD: Tensor = self.user_tower(self.embed, request)
         return u_RD
 
     def candidate(self, row: Columns) -> Tensor:
         """v [N, D]."""
-        v_ND: Tensor = self.item(self.embed, row)
+        v_ND: Tensor = self.item_tower(self.embed, row)
         return v_ND

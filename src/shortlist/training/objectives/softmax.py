@@ -131,11 +131,12 @@ class Softmax(nn.Module):
     def _present(self, ids: Tensor, draws: int) -> Tensor:
         """Log of the probability that an item has a column, by the batch or, mixed, by a draw."""
         assert self.frequency is not None
-        log_batch = self.frequency.log_presence(ids, draws)
+        log_batch: Tensor = self.frequency.log_presence(ids, draws)
         if self.config.negatives != "mixed":
             return log_batch
         absent = torch.log1p(-log_batch.double().exp()) + self.config.n * torch.log1p(-self.share[ids - FIRST])
-        return (-torch.expm1(absent)).log().float()
+        log_p: Tensor = (-torch.expm1(absent)).log().float()
+        return log_p
 
     def _rows(self, ids: Tensor) -> Columns:
         if self.catalogue is None:

@@ -1,0 +1,65 @@
+"""How fast GRU4Rec learns: targets (steps that predict the next item) a second, on a generated log.
+
+    python -m bench.gru4rec_rate [--events 1000000] [--threads 1] [--seed 0] [--out result.json]
+
+Every step of every sequence, cut to its last 50, against items drawn for the whole batch, with logQ. The whole loop is
+timed: gathering, padding, the step, the update. Goal: at least 30,000 targets/s.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.gru4rec_beauty import rows_of
+from bench.report import origin, peak_mb, table, write
+from shortlist.dataset.loader import Loader
+from shortlist.dataset.sequences import Sequences
+from shortlist.models.recall.gru4rec import GRU4Rec
+from shortlist.simulation.clusters import Clusters
+from shortlist.training.loop import Loop, train
+from shortlist.training.objectives.softmax import Softmax
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=40_000)
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--drawn", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    size = Clusters.Config(users=args.users, items=args.items, events=args.events)
+    log = Clusters.generate(size, np.random.default_rng(args.seed)).interactions
+    sequences = Sequences.lists(np.split(log.items, log.offsets[1:-1]))
+    targets = int(sequences.counts.sum())
+    model = GRU4Rec(GRU4Rec.Config(dim=args.dim), sequences.layout)
+    config = Softmax.Config(negatives="sampled", n=args.drawn, beta=0.5, seed=args.seed)
+    objective = Softmax(config, model.metric, counts=sequences.counts, catalogue=rows_of)
+    rows, rate, losses = [], 0.0, 0.0
+    started = time.perf_counter()
+    for step in train(model, objective, Loader(sequences, args.batch, args.seed), Loop.Config(lr=4e-3, epochs=2)):
+        losses += step.loss
+        if step.step % len(Loader(sequences, args.batch, args.seed)) == 0:
+            rate = targets / (time.perf_counter() - started)
+            mean = losses / len(Loader(sequences, args.batch, args.seed))
+            rows.append(
+                {"epoch": step.epoch, "targets": targets, "targets/s": rate, "loss": mean, "peak MB": peak_mb()}
+            )
+            started, losses = time.perf_counter(), 0.0
+    print(table(rows))
+    settings = {key: value for key, value in vars(args).items() if key != "out"}
+    recipe = origin(command="python -m bench.gru4rec_rate", torch=torch.__version__, **settings)
+    write(args.out, {"origin": recipe, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
