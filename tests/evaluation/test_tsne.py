@@ -36,7 +36,7 @@ def blobs(n: int = 120, width: int = 8, spread: float = 0.3) -> tuple[NDArray[np
     return (centres[labels] + spread * rng.normal(size=(n, width))).astype(np.float32), labels
 
 
-def places(x: NDArray[Any], seed: int = 0, iterations: int = 400) -> NDArray[np.float64]:
+def places(x: NDArray[Any], seed: int = 0, iterations: int = 1000) -> NDArray[np.float64]:
     return tsne(x, np.random.default_rng(seed), perplexity=10, iterations=iterations)
 
 
@@ -80,7 +80,7 @@ def test_places_stay_with_their_items() -> None:
     x, labels = blobs()
     order = np.random.default_rng(2).permutation(len(x))
     form = Vectors((np.arange(len(x)) + 1000)[order], x[order])
-    found = item_map(form, np.random.default_rng(0), perplexity=10, iterations=400)
+    found = item_map(form, np.random.default_rng(0), perplexity=10)
     assert found.keys.tolist() == list(range(1000, 1120))
     assert purity(found.places, labels) == 1.0
     assert (found.places.min(axis=0), found.places.max(axis=0)) == (approx([0, 0]), approx([1, 1]))
@@ -166,7 +166,7 @@ def test_the_picture_names_every_item_and_escapes_it() -> None:
 
 
 def test_only_the_ten_largest_categories_have_colours() -> None:
-    names: list[str | None] = [f"c{n:02}" for n in range(12)] + ["c11"]
+    names: list[str | None] = [*(f"c{n:02}" for n in range(12)), "c11"]
     root = ET.fromstring(picture(np.zeros((13, 2)), ["t"] * 13, names))
     assert [text.text for text in root.iter(f"{SVG}text")] == ["c11", *(f"c{n:02}" for n in range(9)), "other"]
 

@@ -1,4 +1,4 @@
-"""AUC and its kin against pair counts and hand values; calibration; the odds after sampling."""
+"""AUC and its kin against pair counts and hand values; calibration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytest import approx
 
-from shortlist.metrics.calibration import curve, ece, ratio, ratios, resampled
+from shortlist.metrics.calibration import curve, ece, ratio, ratios
 from shortlist.metrics.ctr import (
     Grouped,
     Histogram,
@@ -232,32 +232,3 @@ def test_calibration_by_slice() -> None:
     p, y = np.array([0.5, 0.5, 0.2, 0.2, 0.9]), np.array([1, 0, 1, 0, 0])
     found = ratios(p, y, np.array([0, 0, 1, 1, 2]))
     assert found == approx([1.0, 0.4, np.nan], nan_ok=True)
-
-
-def test_kept_negatives_by_hand() -> None:
-    # 10 positives, 90 negatives, a tenth kept: 10 of 19 are positive, 10 of 100 were
-    assert resampled(np.array([10 / 19]), negatives=0.1) == approx([0.1])
-    # positives counted three times move the odds by three
-    assert resampled(np.array([0.75]), positives=3.0) == approx([0.5])
-
-
-PROBABILITIES = st.lists(st.floats(0.001, 0.999), min_size=2, max_size=20, unique=True)
-
-
-@given(PROBABILITIES, st.floats(0.01, 1.0))
-def test_kept_negatives_keep_the_order_and_come_back(values: list[float], kept: float) -> None:
-    p = np.array(sorted(values))
-    true = resampled(p, negatives=kept)
-    assert (np.diff(true) >= 0).all()
-    assert resampled(true, negatives=1 / kept) == approx(p)
-    assert resampled(p) == approx(p)
-    logit = np.log(p / (1 - p)) + np.log(kept)
-    assert true == approx(1 / (1 + np.exp(-logit)))
-
-
-def test_on_a_constant_model_the_mean_is_the_base_rate() -> None:
-    """The best constant on a log with 200 of 1000 negatives kept and 50 positives is 50 / 250."""
-    y = np.repeat([1, 0], [50, 1000])
-    p = resampled(np.full(1050, 50 / 250), negatives=0.2)
-    assert p.mean() == approx(50 / 1050)
-    assert ratio(p, y) == approx(1.0)

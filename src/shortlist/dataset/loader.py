@@ -128,14 +128,14 @@ class Loader:
 
 
 def cuts(rows: int, batch_size: int, rank: int, ranks: int, drop_last: bool) -> NDArray[np.int64]:
-    """Where a rank's batches begin and end among its own rows: as many batches as every other rank has."""
-    mine = rows // ranks + (rank < rows % ranks)
+    """Where a rank's batches begin and end among its own rows: as many batches as every other rank has.
+
+    A rank with one row more than others may have it in its last batch, above `batch_size`."""
+    least = rows // ranks
     if drop_last:
-        return np.arange(rows // ranks // batch_size + 1) * batch_size
-    most = -(-rows // ranks)
-    edges = np.minimum(np.arange(-(-most // batch_size) + 1) * batch_size, mine)
-    if len(edges) > 2 and edges[-1] == edges[-2]:
-        edges[-2] -= 1  # the others have one row more, and a batch for it: this rank parts its last one
+        return np.arange(least // batch_size + 1) * batch_size
+    edges = np.minimum(np.arange(-(-least // batch_size) + 1) * batch_size, least)
+    edges[-1] += rank < rows % ranks
     return edges
 
 

@@ -1,10 +1,11 @@
-"""A map of items for the eye: t-SNE (van der Maaten & Hinton, JMLR 2008), exact gradient, started from the two main axes
-(Kobak & Berens, Nature Communications 2019).
+"""A map of items for the eye: t-SNE (van der Maaten & Hinton, JMLR 2008), exact gradient, started from the two main
+axes (Kobak & Berens, Nature Communications 2019).
 
 N items, D width, K neighbours. For inspection, never a metric: distances between groups and sizes of groups on the map
 mean nothing. How well vectors keep categories together is `purity`, in the original space.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -24,7 +25,7 @@ Single = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 EXAGGERATION, EARLY = 12.0, 250  # how much stronger neighbours pull at first, and for how many steps
-BLOCK = 1 << 18  # numbers of a distance block: what a core keeps near
+BLOCK = 1 << 17  # numbers of a distance block: what a core keeps near
 
 COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#edc948", "#ff9da7", "#9c755f", "#86bc25")
 OTHER = "#9aa4b2"
@@ -61,7 +62,8 @@ def scaled(places: Real) -> Real:
     if not len(places):
         return places
     low, extent = places.min(axis=0), np.ptp(places, axis=0)
-    return np.divide(places - low, extent, out=np.full(places.shape, 0.5), where=extent > 0)
+    unit: Real = np.divide(places - low, extent, out=np.full(places.shape, 0.5), where=extent > 0)
+    return unit
 
 
 def tsne(x: NDArray[Any], rng: np.random.Generator, perplexity: float = 30.0, iterations: int = 1000) -> Real:
@@ -78,8 +80,9 @@ def tsne(x: NDArray[Any], rng: np.random.Generator, perplexity: float = 30.0, it
     near, squared = neighbours(x, min(n - 1, int(3 * perplexity)))
     rows = np.repeat(np.arange(n), near.shape[1])
     one_way = sparse.csr_array((affinities(squared, perplexity).ravel(), (rows, near.ravel())), shape=(n, n))
-    p = sparse.coo_array(one_way + one_way.T)
-    i, j, pull = p.row, p.col, (p.data / (2 * n)).astype(np.float32)
+    both = sparse.csr_array(one_way + one_way.T)
+    i, j, starts = np.repeat(np.arange(n), np.diff(both.indptr)), both.indices, both.indptr[:-1]
+    pull = (both.data / (2 * n)).astype(np.float32)
 
     y = np.zeros((n, 2), dtype=np.float32)
     y[:, : min(2, x.shape[1])] = x[:, :2]
@@ -89,9 +92,9 @@ def tsne(x: NDArray[Any], rng: np.random.Generator, perplexity: float = 30.0, it
     rate = max(n / EXAGGERATION / 4, 50.0)
     for step in range(iterations):
         early = step < EARLY
-        gap = y[i] - y[j]
-        weight = pull * (EXAGGERATION if early else 1.0) / (1 + np.einsum("ed,ed->e", gap, gap))
-        attract = np.stack([np.bincount(i, weight * gap[:, axis], n) for axis in (0, 1)], axis=1)
+        gap = [axis[i] - axis[j] for axis in y.T.copy()]
+        weight = pull * np.float32(EXAGGERATION if early else 1) / (1 + gap[0] ** 2 + gap[1] ** 2)
+        attract = np.stack([np.add.reduceat(weight * part, starts) for part in gap], axis=1)
         slope = 4 * (attract - repulsion(y)).astype(np.float32)
         gain = np.where((slope > 0) != (speed > 0), gain + 0.2, gain * 0.8).clip(0.01)
         speed = (0.5 if early else 0.8) * speed - np.float32(rate) * gain * slope
@@ -110,9 +113,8 @@ def repulsion(y: Single) -> Real:
     total, force, size = 0.0, np.empty((n, 2)), max(1, BLOCK // n)
     for low in range(0, n, size):
         q = left[low : low + size] @ right  # 1 + |y_i - y_j|²
-        np.maximum(q, 1, out=q)
         np.reciprocal(q, out=q)
-        total += float(q.sum(dtype=np.float64))
+        total += float((q @ ones).sum(dtype=np.float64))
         np.square(q, out=q)
         summed = q @ onto
         force[low : low + size] = y[low : low + size] * summed[:, 2:] - summed[:, :2]
@@ -125,7 +127,8 @@ def principal(x: Real, width: int) -> Real:
     values, axes = np.linalg.eigh(x.T @ x)
     axes = axes[:, np.argsort(-values, kind="stable")[:width]]
     largest = np.argmax(np.abs(axes), axis=0)
-    return x @ (axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
+    turned: Real = x @ (axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
+    return turned
 
 
 def neighbours(x: NDArray[Any], k: int) -> tuple[Ints, Real]:
@@ -180,7 +183,7 @@ def chance(labels: Ints) -> float:
     return float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else float("nan")
 
 
-def picture(places: Real, titles: list[str], categories: list[str | None]) -> str:
+def picture(places: Real, titles: Sequence[str], categories: Sequence[str | None]) -> str:
     """The map as SVG: a dot per item in the colour of its category, the ten most frequent ones; its title shows under
     the pointer. No script, no network.
     """
@@ -217,7 +220,7 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " or c in "\t\n" else " " for c in text if c not in "\ufffe\uffff")
 
 
-def write(folder: Path, found: ItemMap, titles: list[str], categories: list[str | None]) -> None:
+def write(folder: Path, found: ItemMap, titles: Sequence[str], categories: Sequence[str | None]) -> None:
     """`item_map.svg`, `item_map.png` and `item_map.csv` (key, x, y, title, category), line by line the same items."""
     import vl_convert
 
@@ -226,5 +229,5 @@ def write(folder: Path, found: ItemMap, titles: list[str], categories: list[str 
     (folder / "item_map.svg").write_text(svg, encoding="utf-8")
     (folder / "item_map.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
     x, y = found.places[:, 0], found.places[:, 1]
-    columns = {"key": found.keys, "x": x, "y": y, "title": titles, "category": categories}
+    columns = {"key": found.keys, "x": x, "y": y, "title": list(titles), "category": list(categories)}
     pl.DataFrame(columns, schema_overrides={"category": pl.String}).write_csv(folder / "item_map.csv")

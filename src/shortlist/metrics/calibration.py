@@ -1,5 +1,4 @@
-"""Whether probabilities are what they say: points of the curve, ECE, and the odds after sampling (He X. et al.,
-ADKDD 2014).
+"""Whether probabilities are what they say: points of the curve, ECE, and ratios (He X. et al., ADKDD 2014).
 
 N rows with prediction p and label y (0 or 1), in bins of about equal numbers of rows. Equal predictions share a bin,
 so nothing depends on the order of rows.
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "curve", "ratio", "ratios", "ece", "resampled"]
+__all__ = ["Curve", "curve", "ratio", "ratios", "ece"]
 
 Real = NDArray[np.float64]
 
@@ -53,7 +52,8 @@ def ratio(p: NDArray[Any], y: NDArray[Any]) -> float:
 def ratios(p: NDArray[Any], y: NDArray[Any], slices: NDArray[np.int64]) -> Real:
     """Σp / Σy of each slice [S], `slices` [N] naming 0..S-1; NaN for one without a positive."""
     predicted, positives = np.bincount(slices, p), np.bincount(slices, y)
-    return np.divide(predicted, positives, out=np.full(len(positives), np.nan), where=positives > 0)
+    each: Real = np.divide(predicted, positives, out=np.full(len(positives), np.nan), where=positives > 0)
+    return each
 
 
 def ece(p: NDArray[Any], y: NDArray[Any], bins: int = 20) -> float:
@@ -61,13 +61,3 @@ def ece(p: NDArray[Any], y: NDArray[Any], bins: int = 20) -> float:
     points = curve(p, y, bins)
     gaps = np.abs(points.predicted - points.observed)
     return float(np.average(gaps, weights=points.rows)) if len(points.rows) else float("nan")
-
-
-def resampled(p: NDArray[Any], negatives: float = 1.0, positives: float = 1.0) -> Real:
-    """Probabilities as they are, from a model that learned with `negatives` of them kept (0..1], or counted so much,
-    and positives counted `positives` times: logit + log(negatives / positives). Its inverse is itself with 1 / both.
-
-    10 positives and 90 negatives, of which a tenth is kept: 10/19 becomes 1/10.
-    """
-    true: Real = np.asarray(p, dtype=np.float64) * negatives
-    return true / (positives * (1 - np.asarray(p)) + true)

@@ -9,6 +9,7 @@ there is just what logQ subtracts, for hot items too.
 
 from typing import Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -122,7 +123,8 @@ class Softmax(nn.Module):
     def _draw(self, device: torch.device) -> Tensor:
         """Distinct ids out of n draws, ascending."""
         assert self.sampler is not None
-        return torch.from_numpy(self.sampler.sample(self.config.n, self.rng.dice)[0]).to(device).unique()
+        ids, _ = self.sampler.sample(self.config.n, self.rng.dice)
+        return torch.from_numpy(np.unique(ids)).to(device)
 
     def _drawn(self, ids: Tensor) -> Tensor:
         """log(1 - (1 - q)^n): an item is among n draws."""

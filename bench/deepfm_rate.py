@@ -1,0 +1,161 @@
+"""Rows a second of DeepFM in training: 1M ids, 26 sparse and 13 dense generated columns, batches of 4096.
+
+    python -m bench.deepfm_rate --threads 2
+
+One line per part of a step, from a batch that is already there, then with the loader, then the whole loop with its
+checks. The table has a sparse gradient: rules touch the rows of the batch alone. Medians of timed steps; the goal is
+30,000 rows a second end to end.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.report import origin, peak_mb, table, write
+from shortlist.batch import Batch, Columns, Layout, Side
+from shortlist.dataset.loader import Loader
+from shortlist.models.rank.deepfm import DeepFM
+from shortlist.training.loop import Loop, train
+from shortlist.training.objectives.bce import Bce
+from shortlist.training.optimizers import Rules, build
+
+SPARSE, DENSE, TASK = 26, 13, "click"
+
+
+class Generated:
+    """Rows of a click log: ids of skewed frequency, `ids` of them in all columns together; labels that follow some."""
+
+    def __init__(self, rows: int, ids: int, rng: np.random.Generator) -> None:
+        self.sizes = sizes(ids)
+        self.sparse = np.empty((rows, SPARSE), dtype=np.int64)
+        for n, size in enumerate(self.sizes):
+            self.sparse[:, n] = 1 + (size - 1) * rng.random(rows) ** 3
+        self.dense = rng.normal(size=(rows, DENSE)).astype(np.float32)
+        logit = self.dense[:, 0] + (self.sparse[:, 0] % 2) - 2
+        self.labels = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.sparse)
+
+    def layout(self) -> Layout:
+        row = Side({f"s{n}": f"s{n}" for n in range(SPARSE)}, tuple(f"d{n}" for n in range(DENSE)))
+        return Layout(Side(), row, {f"s{n}": size for n, size in enumerate(self.sizes)}, (TASK,))
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        sparse, dense = torch.from_numpy(self.sparse[rows]), torch.from_numpy(self.dense[rows])
+        names = tuple(f"s{n}" for n in range(SPARSE)), tuple(f"d{n}" for n in range(DENSE))
+        made = Batch.of(Columns.of(1), Columns(sparse, dense, *names), np.zeros(len(rows), dtype=np.int64))
+        return replace(made, tasks=(TASK,), labels=torch.from_numpy(self.labels[rows]))
+
+
+def sizes(ids: int) -> list[int]:
+    """Vocabularies from 10 ids to a quarter of all, evenly on a logarithm, `ids` together."""
+    shape = np.geomspace(10, ids / 4, SPARSE)
+    found = np.maximum(10, shape * ids / shape.sum()).astype(int)
+    found[-1] += ids - found.sum()
+    return [int(size) for size in found]
+
+
+def timed(step: Callable[[], object], rows: int, steps: int) -> dict[str, float]:
+    """Rows a second and milliseconds of a step, by the median and the fastest."""
+    for _ in range(5):
+        step()
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    middle = float(np.median(seconds))
+    return {"rows/s": rows / middle, "ms": middle * 1e3, "best rows/s": rows / min(seconds)}
+
+
+def measure(source: Generated, config: DeepFM.Config, options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
+    """One line per part; every part has a model of its own."""
+    rows, objective = options.batch, Bce(Bce.Config())
+    given = [source.batch(np.arange(n * rows, (n + 1) * rows)) for n in range(8)]
+    turn = iter(range(10**9))
+
+    def fresh() -> DeepFM:
+        torch.manual_seed(options.seed)
+        return DeepFM(config, source.layout())
+
+    def next_given() -> Batch:
+        return given[next(turn) % len(given)]
+
+    def line(part: str, model: DeepFM, work: Callable[[], object]) -> Mapping[str, Any]:
+        model.train()
+        return {"part": part, **timed(work, rows, options.steps)}
+
+    yield line(
+        "gather a batch", fresh(), lambda: source.batch(np.random.default_rng(0).permutation(len(source))[:rows])
+    )
+
+    model = fresh()
+
+    def look_up() -> None:
+        with torch.no_grad():
+            model.fields(next_given())
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(next_given())
+
+    def backward() -> None:
+        model.zero_grad()
+        objective(model, next_given()).total.backward()
+
+    yield line("look up", model, look_up)
+    yield line("forward", model, forward)
+    yield line("forward, backward", model, backward)
+    for rule in ("adagrad", "adam"):
+        rules = Rules(optimizer=rule)
+        learner = fresh()
+        optimizer = build(learner, rules)
+
+        def step(batch: Batch, learner: DeepFM = learner, optimizer: Any = optimizer) -> None:
+            optimizer.zero_grad()
+            objective(learner, batch).total.backward()
+            if optimizer.step() is not None:
+                raise SystemExit("a gradient is not finite")
+
+        yield line(f"{rule}: step on given batches", learner, lambda step=step: step(next_given()))
+        batches = iter(Loader(source, rows, options.seed, drop_last=True))
+        yield line(f"{rule}: step with the loader", learner, lambda step=step, batches=batches: step(next(batches)))
+
+        whole = fresh()
+        loader = Loader(source, rows, options.seed, drop_last=True)
+        settings = Loop.Config(optimizer=rule, epochs=1, seed=options.seed, device="cpu")
+        run = train(whole, objective, loader, settings)
+        yield line(f"{rule}: the whole loop", whole, lambda run=run: next(run))
+        run.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ids", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    source = Generated(options.rows, options.ids, np.random.default_rng(options.seed))
+    config = DeepFM.Config(dim=options.dim, hidden=(256, 128, 64))
+    lines = list(measure(source, config, options))
+    print(table(lines))
+    print(f"{options.threads} threads, peak memory {peak_mb():.0f} MiB")
+    write(options.out, {"lines": lines, "peak_mb": peak_mb(), "origin": origin(**vars(options) | {"out": ""})})
+
+
+if __name__ == "__main__":
+    main()
