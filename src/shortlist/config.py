@@ -33,7 +33,7 @@ from shortlist.errors import ConfigError
 __all__ = [
     "frozen", "build", "plain", "nearest", "find", "catalogue",
     "Positive", "NonNegative", "Count", "Share", "Fraction",
-    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "RankerConfig",
+    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "RankerConfig", "RankingConfig",
     "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
 ]  # fmt: skip
 
@@ -237,6 +237,20 @@ class RankerConfig:
 
 
 @frozen
+class RankingConfig:
+    """What rankers learn on: the latest `share` of what the fit may learn from; recall is fitted before it for that.
+
+    Each user is asked about at `moments` of that time, in all at most `requests`; a share of users `held` says when to
+    stop.
+    """
+
+    share: Fraction = 0.2
+    moments: Count = 3
+    requests: Count = 20_000
+    held: Fraction = 0.1
+
+
+@frozen
 class StageConfig:
     """A part chosen by `use`, with options of its own."""
 
@@ -302,6 +316,7 @@ class ProjectConfig:
     recall: tuple[ChannelConfig, ...] = ()
     merge: StageConfig = StageConfig("snake")
     filters: tuple[StageConfig, ...] = (StageConfig("seen"), StageConfig("available"))
+    ranking: RankingConfig = RankingConfig()
     coarse: RankerConfig | None = None
     rank: RankerConfig | None = None
     boosts: tuple[StageConfig, ...] = ()

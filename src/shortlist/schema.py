@@ -136,7 +136,9 @@ class Schema:
     def _check_vocabularies(self, where: str) -> None:
         """Fields that share a vocabulary say the same of it; ids and buckets are vocabularies of their own."""
         declared = [(e, n, f) for e in ENTITIES for n, f in self.fields(e).items()]
-        own = {f"{e}.{n}" for e, n, f in declared if f.kind == "time" or (f.kind == "dense" and f.buckets)}
+        own = {f"{e}.{n}" for e, n, f in declared if f.kind == "dense"} | {
+            f"{e}.{n}.age" for e, n, f in declared if f.kind == "time"
+        }
         known: dict[str, tuple[str, Field]] = {}
         for entity, name, field_ in declared:
             at = f"{where}.{'context' if entity == 'context' else entity + 's'}.{name}"

@@ -269,11 +269,9 @@ def test_search_scores_are_the_models(name: str) -> None:
     np.testing.assert_allclose(near, wanted.numpy(), atol=1e-5)
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(kind(name), "states")])
 def test_every_state_is_the_query_of_the_history_up_to_it(name: str) -> None:
     model, rows = made(name), pairs("full")
-    if not hasattr(model, "states"):
-        pytest.skip("no states: it learns from whole histories")
     group = rows.request.groups["history"]
     model.eval()
     with torch.no_grad():

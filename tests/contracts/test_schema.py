@@ -229,6 +229,29 @@ def test_fields_share_a_vocabulary_by_name() -> None:
             "schema.items.a: unknown key 'vocb' (did you mean vocab?)",
         ),
         (
+            {"items": {"a": {"kind": "dense", "hash": 9}}},
+            "schema.items.a.hash: a dense field has no vocabulary (take hash away, or make it sparse)",
+        ),
+        (
+            {"items": {"a": {"kind": "sparse", "hash": 9, "min_count": 2}}},
+            "schema.items.a.min_count: a hashed field has no counts (set hash or min_count, not both)",
+        ),
+        (
+            {
+                "users": {"a": {"kind": "sparse", "vocab": "v"}},
+                "context": {"b": {"kind": "seq", "vocab": "v", "hash": 9}},
+            },
+            "schema.context.b: shares the vocabulary 'v' with user.a, which has another hash (give both the same)",
+        ),
+        (
+            {"items": {"a": {"kind": "sparse", "vocab": "item.id"}}},
+            "schema.items.a.vocab: the vocabulary 'item.id' is taken (choose another name for vocab)",
+        ),
+        (
+            {"items": {"a": {"kind": "sparse", "vocab": "item.b.age"}, "b": "time"}},
+            "schema.items.a.vocab: the vocabulary 'item.b.age' is taken (choose another name for vocab)",
+        ),
+        (
             {"actions": {"click": {"weight": -1}}},
             "schema.actions.click.weight: should be at least 0.0, got -1 (correct the value)",
         ),

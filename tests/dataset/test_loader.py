@@ -157,9 +157,8 @@ def test_fewer_rows_than_ranks() -> None:
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_what_a_source_raises_is_raised_in_its_place(prefetch: int) -> None:
-    loader, seen = iter(source := Loader(Broken(10), 2, 0, False, prefetch)), []
-    for _ in range(3):
-        seen.append(next(loader).row["item.id"].tolist())
+    loader = iter(source := Loader(Broken(10), 2, 0, False, prefetch))
+    seen = [next(loader).row["item.id"].tolist() for _ in range(3)]
     with pytest.raises(DataError) as caught:
         next(loader)
     assert str(caught.value) == "test: row 7 is bad"

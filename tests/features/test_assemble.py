@@ -1,5 +1,8 @@
 """Requests and candidates become a Batch: hand values, defaults, and one request alone equals its rows of many."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import polars as pl
 import torch
@@ -8,8 +11,10 @@ from hypothesis import strategies as st
 
 from shortlist.batch import Batch
 from shortlist.candidates import Candidates, Ragged, Requests
+from shortlist.dataset.interactions import Interactions
+from shortlist.dataset.pairs import Pairs
 from shortlist.features.assemble import Assembler
-from shortlist.features.encoders import Encoders
+from shortlist.features.encoders import Encoders, Scale
 from shortlist.schema import Catalogue, Profiles, Schema
 
 HOUR = 3_600_000
@@ -108,6 +113,76 @@ def test_hand_values() -> None:
     # channel near brought items by rank item % 3: 0 (not), 1, 1, 2; hot brought all first
     assert row["recall.near"].tolist() == [0.0, 1.0, 1.0, 0.5]
     assert row["recall.hot"].tolist() == [1.0] * 4
+    # scores are not scaled where training has not seen candidates; what near did not bring has none
+    assert row["recall_score.near"].tolist() == [0.0, 1.0, 1.0, 2.0]
+
+
+def test_channel_scores_are_scaled_as_in_training() -> None:
+    rank = np.array([[1, 0], [2, 0], [0, 0]], dtype=np.int32)
+    score = np.array([[10.0, 9.0], [30.0, 9.0], [999.0, 9.0]], dtype=np.float32)
+    seen = Candidates(
+        np.array([0, 3]), np.array([0, 1, 2]), ("near", "hot"), rank, score, {}, np.zeros(3, dtype=np.int16)
+    )
+    scored = ENCODERS.scored(seen)
+    make = Assembler(SCHEMA, scored, CATALOGUE)
+    row = make(requests([0], [[]], ["oslo"]), seen).row
+    # 10 and 30 were brought: mean 20, deviation 10; what a channel did not bring is 0, whatever its score says
+    assert row["recall_score.near"].tolist() == [-1.0, 1.0, 0.0]
+    assert row["recall_score.hot"].tolist() == [0.0] * 3
+    assert scored.fingerprint != ENCODERS.fingerprint
+    odd = replace(seen, score=np.full((3, 2), np.nan, dtype=np.float32))
+    assert make(requests([0], [[]], ["oslo"]), odd).row["recall_score.near"].tolist() == [0.0] * 3
+
+
+def test_the_layout_is_that_of_the_batches() -> None:
+    layout = ASSEMBLE.layout(channels=("near", "hot"), tasks=("click",))
+    made = ASSEMBLE(requests([3, 77], [[], []], ["bonn", None]), candidates([[0, 1], [4]]))
+    for side, columns in ((layout.request, made.request), (layout.row, made.row)):
+        assert tuple(side.sparse) == columns.sparse_names
+        assert tuple(side.dense) == columns.dense_names
+        assert {n: list(g) for n, g in side.groups.items()} == {n: list(g.channels) for n, g in columns.groups.items()}
+        assert side.vecs == {name: vec.shape[1] for name, vec in columns.vecs.items()}
+    assert layout.tasks == ("click",)
+    # two reserved ids and: 2 users, 4 items, places oslo bonn rome, tags a b, 2 actions, 9 ages, war love, 2 buckets
+    assert layout.vocabularies == {
+        "user.id": 4, "place": 5, "tag": 4, "item.id": 6, "history.action": 4, "history.age": 11,
+        "item.category": 4, "item.words": 4, "item.published.age": 11,
+    }  # fmt: skip
+    assert layout.request.groups["history"]["item"] == layout.row.sparse["item.id"] == "item.id"
+    assert layout.request.sparse["context.region"] == layout.request.sparse["user.city"] == "place"
+    assert ASSEMBLE.layout().row.dense == ("item.price",)
+
+
+@given(st.lists(st.integers(-1, 9), min_size=1, max_size=6, unique=True), st.integers(-1, 5))
+def test_ids_fit_their_vocabularies(items: list[int], user: int) -> None:
+    layout = ASSEMBLE.layout(channels=("near", "hot"))
+    made = ASSEMBLE(requests([user], [[(i, NOW - 10**i, i % 2) for i in range(3)]], ["x"]), candidates([items]))
+    for side, columns in ((layout.request, made.request), (layout.row, made.row)):
+        for name, word in side.sparse.items():
+            assert 1 <= int(columns[name].min()) <= int(columns[name].max()) < layout.vocabularies[word]
+        for name, words in side.groups.items():
+            for channel, word in words.items():
+                steps = columns.groups[name].channels[channel]
+                assert int(steps.max() if steps.numel() else 0) < layout.vocabularies[word]
+
+
+def test_bare_rows_and_side_tables_are_the_whole() -> None:
+    asked, among = requests([3, 77], [[(0, NOW, 0)], []], ["bonn", None]), candidates([[0, 4], [8]])
+    whole, bare, sides = ASSEMBLE(asked, among), ASSEMBLE.bare(asked, among), ASSEMBLE.sides()
+    assert bare.row.sparse_names == ("item.id", "item.row", "item.published")
+    assert bare.row["item.row"].tolist() == [0, 3, 4]  # items 0 and 4 of 0, 1, 2, 4; the last line has the defaults
+    found = sides["item.row"].take(bare.row["item.row"])
+    for name in (*found.sparse_names, *found.dense_names):
+        assert torch.equal(found[name], whole.row[name])
+    assert torch.equal(sides["user.row"].take(bare.request["user.row"])["user.city"], whole.request["user.city"])
+
+
+def test_no_history_is_kept_where_none_is_asked_for() -> None:
+    make = Assembler(SCHEMA, ENCODERS, CATALOGUE, history=0)
+    group = make(requests([3], [[(0, NOW, 0)]], ["oslo"]), candidates([[0]])).request.groups["history"]
+    assert group.length.tolist() == [0]
+    assert {tuple(steps.shape) for steps in group.channels.values()} == {(1, 0)}
+    assert group.mask.shape == (1, 0)
 
 
 def tensors(made: Batch) -> list[torch.Tensor]:
@@ -118,23 +193,78 @@ def tensors(made: Batch) -> list[torch.Tensor]:
 
 
 EVENT = st.tuples(st.integers(0, 9), st.integers(NOW - 10**9, NOW), st.integers(0, 1))
+BROUGHT = st.tuples(st.integers(0, 9), st.integers(0, 5), st.floats(-1e6, 1e6, width=32))
 REQUEST = st.tuples(
     st.integers(-1, 5),
     st.lists(EVENT, max_size=5),
     st.sampled_from(["oslo", "bonn", "nowhere", None]),
-    st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True),
+    st.lists(BROUGHT, min_size=1, max_size=5, unique_by=lambda brought: brought[0]),
+)
+Asked = tuple[int, list[tuple[int, int, int]], str | None, list[tuple[int, int, float]]]
+
+
+def batch_of(asked: list[Asked]) -> Batch:
+    """With ranks (0: not brought) and scores of two channels, the second one always first with the score's half."""
+    users, histories, regions, brought = map(list, zip(*asked, strict=True))
+    flat = [row for rows in brought for row in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in brought])]).astype(np.int64)
+    score = np.array([[s, s / 2] for _, _, s in flat], dtype=np.float32)
+    rank = np.array([[r, 1] for _, r, _ in flat], dtype=np.int32)
+    items, fate = np.array([i for i, _, _ in flat]), np.zeros(len(flat), dtype=np.int16)
+    made = Candidates(offsets, items, ("near", "hot"), rank, score, {}, fate)
+    return SCALED(requests(users, histories, regions), made)
+
+
+SCALED = Assembler(
+    SCHEMA,
+    replace(ENCODERS, scales={**ENCODERS.scales, "recall_score.near": Scale(False, 3.0, 7.0)}),
+    CATALOGUE,
+    history=3,
 )
 
 
 @given(st.lists(REQUEST, min_size=1, max_size=5))
-def test_one_request_alone_equals_its_rows_of_many(
-    asked: list[tuple[int, list[tuple[int, int, int]], str | None, list[int]]],
-) -> None:
-    users, histories, regions, items = map(list, zip(*asked, strict=True))
-    whole = ASSEMBLE(requests(users, histories, regions), candidates(items))
-    alone = [ASSEMBLE(requests([u], [h], [c]), candidates([i])) for u, h, c, i in asked]
-    for n, expected in enumerate(tensors(whole)):
-        assert torch.equal(torch.cat([tensors(one)[n] for one in alone]), expected)
+def test_one_request_alone_equals_its_rows_of_many(asked: list[Asked]) -> None:
+    """A batch of one, as online, is its rows of the batch, as offline: ids, numbers, history, context, scores."""
+    whole = tensors(batch_of(asked))
+    alone = [tensors(batch_of([one])) for one in asked]
+    for n, expected in enumerate(whole):
+        assert torch.equal(torch.cat([one[n] for one in alone]), expected)
+
+
+def test_a_log_row_equals_the_request_that_made_it() -> None:
+    """History and context gathered from the log, as training does, are those a request then carried."""
+    history, regions = [(0, NOW - 9 * HOUR, 0), (4, NOW - 5 * HOUR, 1), (1, NOW - HOUR, 0)], ["bonn", "oslo", None, "x"]
+    log = Interactions.of(
+        np.full(4, 3),
+        np.array([0, 4, 1, 2]),
+        np.array([t for _, t, _ in history] + [NOW]),
+        np.array([0, 1, 0, 1], dtype=np.int16),
+    )
+    region = np.fromiter(regions, dtype=object, count=4)
+    trained = Pairs(log, ASSEMBLE, context={"region": region}).batch(np.array([2]))
+    none = Candidates.empty(1)
+    row = replace(
+        none, offsets=np.array([0, 1]), items=np.array([2]), rank=np.zeros((1, 0), np.int32),
+        score=np.zeros((1, 0), np.float32), fate=np.zeros(1, np.int16),
+    )  # fmt: skip
+    online = ASSEMBLE(requests([3], [history], ["x"]), row)
+    for expected, found in zip(tensors(online), tensors(trained), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_nonsense_in_a_request_is_missing_not_an_error() -> None:
+    schema = Schema.parse({"context": {"hour": "dense", "size": {"kind": "dense", "buckets": 2}, "since": "time"}})
+    context: dict[str, Any] = {n: np.array([1.0, 2.0]) for n in ("hour", "size", "since")}
+    none = np.zeros(0, dtype=np.int64)
+    make = Assembler(schema, Encoders.fit(schema, Catalogue.empty(), none, none, context), Catalogue.empty())
+    for value in (np.nan, None, "noon", "", [1], float("inf"), 10**400):
+        column = np.fromiter([value], dtype=object, count=1)
+        asked = replace(requests([0], [[]], [None]), context={"hour": column, "since": column, "size": column})
+        made = make.requests(asked)
+        assert made["context.hour"].tolist() == [0.0]
+        assert made["context.size"].tolist() == [3 if value == float("inf") else 1]
+        assert bool(torch.isfinite(made.dense).all())
 
 
 def test_what_was_never_seen_gets_defaults() -> None:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from shortlist.errors import ArtifactError, RequestError
 from shortlist.forms import Metric, Vectors
 from shortlist.index import flat as module
+from shortlist.index.cut import Ints, cut
 from shortlist.index.flat import FlatIndex
 
 
@@ -84,3 +86,42 @@ def test_verify_passes_a_sound_index_and_finds_a_broken_one(
     monkeypatch.setattr(index, "_scores", lambda queries: sound(queries) + 1)
     with pytest.raises(ArtifactError, match=r"^flat: search differs from exact scores by 1 \(build the index again\)$"):
         index.verify(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.02, 0.0])
+def test_top_looks_until_enough_count(rng: np.random.Generator, share: float) -> None:
+    """As `cut` over every score: items that do not count come along down to the n-th that does."""
+    form = points(rng, 1000, "ip")
+    index, queries = FlatIndex(form), rng.standard_normal((6, 8)).astype(np.float32)
+    owners = np.array([0, 1, 4, 5, 7, 9])
+    counted = set(form.keys[rng.random(1000) < share].tolist())
+    asked: list[int] = []
+
+    def keep(owner: Ints, items: Ints) -> NDArray[np.bool_]:
+        assert np.isin(owner, owners).all()
+        asked.append(len(items))
+        return np.array([item in counted for item in items.tolist()], dtype=bool)
+
+    keys, scores = index.search(queries, 1000)
+    wanted = cut(np.repeat(owners, 1000), keys.ravel(), scores.ravel(), 4, keep)
+    asked.clear()
+    found = index.top(owners, queries, 4, keep)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # the first look is 2 * 4 + 64 items a query, each next one four times as deep, the last at all 1000
+    if share == 0.5:
+        assert asked == [6 * 72]
+    if share == 0.0:
+        assert asked == [6 * 72, 6 * 288, 6 * 1000]
+
+
+def test_top_without_a_judge_and_of_nothing(rng: np.random.Generator) -> None:
+    index, queries = FlatIndex(points(rng, 50, "cos")), rng.standard_normal((3, 8)).astype(np.float32)
+    owners, items, scores = index.top(np.arange(3), queries, 4)
+    keys, best = index.search(queries, 4)
+    assert owners.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert items.reshape(3, 4).tolist() == keys.tolist()
+    np.testing.assert_array_equal(scores.reshape(3, 4), best)
+    empty = FlatIndex(points(rng, 0, "ip"))
+    for found in (index.top(np.arange(0), queries[:0], 4), empty.top(np.arange(3), queries, 4)):
+        assert [len(column) for column in found] == [0, 0, 0]

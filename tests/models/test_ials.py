@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import ChannelConfig, build, plain
@@ -101,15 +102,36 @@ def test_at_the_solution_the_gradient_of_every_row_is_zero(log: Interactions) ->
     assert np.abs(slope_UI.T @ p_UD + of_items[:, None] * q_ID).max() < 1e-8
 
 
-def test_two_blocks_without_overlap_are_told_apart() -> None:
-    """A matrix of rank 2 without noise: taken pairs score far above the others."""
+def test_what_has_the_rank_is_met_exactly() -> None:
+    """Oracle 4: two blocks of rank 2 without noise. A taken pair minimizes (s - 1)^2 + alpha0 s^2: s = 1 / 1.01."""
     users, items = np.repeat(np.arange(20), 5), np.tile(np.arange(5), 20)
     events = Interactions.of(users, items + 5 * (users >= 10))
-    q_ID = solve(events, IALS.Config(dim=2, epochs=30, alpha0=0.01, lam=1e-4)).matrix
-    scores_UI = half_step(events.matrix, q_ID, IALS.Config(dim=2, alpha0=0.01, lam=1e-4)) @ q_ID.T
-    taken = events.matrix.toarray() > 0
-    assert scores_UI[taken].min() > 0.9
-    assert abs(scores_UI[~taken]).max() < 0.1
+    config = IALS.Config(dim=2, epochs=100, alpha0=0.01, lam=1e-6)
+    q_ID = solve(events, config).matrix
+    scores_UI = half_step(events.matrix, q_ID, config) @ q_ID.T
+    np.testing.assert_allclose(scores_UI, events.matrix.toarray() / 1.01, atol=1e-3)
+
+
+def test_the_nearest_of_the_augmented_vectors_are_the_best(log: Interactions) -> None:
+    """Oracle 5: with e' = [e; sqrt(M^2 - |e|^2)] and q' = [q; 0] a tree of distances ranks as the product does."""
+    form = solve(log)
+    p_UD = half_step(log.matrix, form.matrix, CONFIG).astype(np.float64)
+    squares = np.square(form.matrix.astype(np.float64)).sum(axis=1)
+    tree = cKDTree(np.column_stack([form.matrix, np.sqrt(squares.max() - squares)]))
+    _, near = tree.query(np.column_stack([p_UD, np.zeros(len(p_UD))]), k=5)
+    scores_UI = p_UD @ form.matrix.T.astype(np.float64)
+    assert near.tolist() == np.argsort(-scores_UI, axis=1, kind="stable")[:, :5].tolist()
+    plain_tree = cKDTree(form.matrix.astype(np.float64)).query(p_UD, k=5)[1]
+    assert plain_tree.tolist() != near.tolist(), "distances of the vectors themselves rank otherwise"
+
+
+def test_a_penalty_that_is_lost_says_so() -> None:
+    # two equal items: (q0 q0' + ...) is [[k, k], [k, k]], and 1e-30 beside it is nothing
+    x = sparse.csr_array(np.array([[1.0, 0.0]]))
+    with pytest.raises(DataError) as error:
+        half_step(x, np.ones((2, 2), dtype=np.float32), IALS.Config(dim=2, lam=1e-30))
+    what = "the normal equations are singular in float32: lam is too small beside the counts"
+    assert str(error.value) == f"ials: {what} (raise lam)"
 
 
 @pytest.mark.parametrize("small", [200, 2000])

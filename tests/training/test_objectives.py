@@ -6,6 +6,8 @@ from math import exp, log, log1p
 import numpy as np
 import pytest
 import torch
+from tests.training.test_softmax import sequences
+from tests.training.world import Logits, Steps, Two, labelled, pairs, row_columns
 from torch.nn import functional
 
 from shortlist.batch import Batch, Group
@@ -14,8 +16,6 @@ from shortlist.errors import ConfigError, DataError
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.pointwise import Pointwise
-from tests.training.test_softmax import sequences
-from tests.training.world import Logits, Steps, Two, labelled, pairs, row_columns
 
 TASKS = ("click", "like")
 
@@ -70,10 +70,9 @@ def test_negatives_are_none_of_what_the_request_wants_or_knows(rng: np.random.Ge
 
 
 def test_every_step_of_a_sequence_gets_negatives() -> None:
-    """Targets 3, 4, 5 of one sequence; items are 2 to 5, 2 is known from the history: nothing is left, so all are."""
+    """SASRec's loss. Items are 2 to 6; the sequence holds 2, 3, 4 and wants 3, 4, 5: its negatives are 6."""
     model = Steps(6, 7)
     objective = Pairwise(Pairwise.Config(loss="log"), "ip", catalogue=row_columns, counts=np.ones(5))
-    # item 6 is the only one that sequence 0 neither holds nor wants
     states = model.user(torch.tensor([2, 3, 4]))
     positive = (states * model.item(torch.tensor([3, 4, 5]))).sum(dim=1)
     negative = states @ model.item.weight[6]
@@ -136,7 +135,7 @@ def test_the_shared_bottom_gets_the_weighted_sum_of_the_tasks_gradients() -> Non
     like = bottom(Bce.Config(weights={"click": 0.0, "like": 1.0}))
     torch.testing.assert_close(bottom(Bce.Config(weights={"click": 0.5, "like": 3.0})), 0.5 * click + 3 * like)
     Bce(Bce.Config(weights={"like": 0.0}))(model, batch).loss.backward()
-    head = model.heads["like"].weight.grad
+    head = model.get_parameter("heads.like.weight").grad
     assert head is not None
     assert head.abs().sum() == 0
 

@@ -7,24 +7,28 @@ from math import exp, log
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from tests.training.world import Steps, Two, pairs, row_columns
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from shortlist.batch import Batch, Columns, Group
 from shortlist.errors import ConfigError
-from shortlist.training.frequency import Counted, Streaming, presence
+from shortlist.training.frequency import Counted, Streaming
 from shortlist.training.negatives import Sampler
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.scores import Temperature, paired, table
-from tests.training.world import Steps, Two, pairs, row_columns
 
 Config = Softmax.Config
 
 
 def scores(model: Two, batch: Batch, items: list[int]) -> Tensor:
     """<u, v> of each row of the batch with each of some items."""
-    return model.user(batch.request["user.id"][batch.request_of]) @ model.item(torch.tensor(items)).T
+    u: Tensor = model.user(batch.request["user.id"][batch.request_of])
+    v: Tensor = model.item(torch.tensor(items))
+    return u @ v.T
 
 
 def value(objective: torch.nn.Module, model: Two, batch: Batch) -> float:
@@ -151,7 +155,7 @@ def test_full_is_the_softmax_over_all_items() -> None:
 class Every(Sampler):
     """Every item once."""
 
-    def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         ids = np.arange(2, len(self) + 2)
         return ids, self.log_q(ids)
 
@@ -181,7 +185,7 @@ def test_the_gradient_of_sampled_columns_tends_to_the_full_one(beta: float) -> N
     assert gaps[1] < 0.05
 
 
-def test_mixed_without_draws_that_matter_is_in_batch_and_with_them_by_hand() -> None:
+def test_mixed_by_hand_and_without_draws_it_is_in_batch() -> None:
     model, batch = Two(2, 4), pairs([0, 1], [2, 3])
     frequency = Counted([3, 1])
     mixed = Softmax(Config(negatives="mixed", n=1), "ip", frequency=frequency, catalogue=row_columns, counts=[3, 1])
@@ -191,8 +195,9 @@ def test_mixed_without_draws_that_matter_is_in_batch_and_with_them_by_hand() -> 
     assert value(mixed, model, batch) == pytest.approx(
         functional.cross_entropy(s, torch.tensor([0, 1])).item(), rel=1e-6
     )
-    none = presence(torch.tensor([0.5, 0.5]), 0)
-    assert none.tolist() == [0.0, 0.0]  # n = 0: the batch alone is left
+    none = Softmax(Config(negatives="mixed", n=0), "ip", frequency=frequency, catalogue=row_columns, counts=[3, 1])
+    alone = value(Softmax(Config(), "ip", frequency=frequency), model, batch)
+    assert value(none, model, batch) == pytest.approx(alone, rel=1e-6)
 
 
 def test_mixed_draws_are_more_columns() -> None:
@@ -244,7 +249,38 @@ def test_steps_are_weighted_by_their_sequence() -> None:
     assert value(objective, model, batch) == pytest.approx(3 * value(objective, model, sequences()), rel=1e-6)
 
 
+@pytest.mark.parametrize("negatives", ["batch", "mixed", "full"])
+@pytest.mark.parametrize("metric", ["ip", "cos", "l2"])
+def test_slopes_are_those_of_the_loss(negatives: str, metric: str) -> None:
+    model, batch = Two(3, 6).double(), pairs([0, 1, 2], [2, 3, 3])
+    config = Config(negatives=negatives, n=2, temperature=0.5)  # type: ignore[arg-type]
+    objective = Softmax(config, metric, frequency=Counted([3, 2, 1, 1]), catalogue=row_columns, counts=[3, 2, 1, 1])
+    objective.sampler = Every([3, 2, 1, 1])
+
+    def loss(user: Tensor, item: Tensor) -> Tensor:
+        out: Tensor = functional_call(
+            Whole(model, objective), {"model.user.weight": user, "model.item.weight": item}, (batch,)
+        )
+        return out
+
+    weights = (model.user.weight.detach().requires_grad_(), model.item.weight.detach().requires_grad_())
+    assert torch.autograd.gradcheck(loss, weights)
+
+
+class Whole(nn.Module):
+    def __init__(self, model: Two, objective: Softmax) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        out: Tensor = self.objective(self.model, batch).loss
+        return out
+
+
 def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        Softmax(Config(negatives="sampled", n=0), "ip", catalogue=row_columns, counts=[1])
+    assert str(error.value) == "objective.n: 'sampled' without a draw (write at least 1)"
     with pytest.raises(ConfigError) as error:
         Softmax(Config(negatives="mixed"), "ip")
     assert str(error.value) == (

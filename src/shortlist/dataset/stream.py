@@ -1,7 +1,8 @@
 """Encoded examples on disk, read in a stream: Parquet shards with a schema and checksums, bounded memory (card I4).
 
-Rows lie in row groups; the requests they belong to lie once beside them, and fields of users and items once in side
-tables, joined when a batch is made. What is held at a time is a window of rows. n rows, W ranks.
+Rows lie in row groups. The requests they belong to lie beside them and are read once for each row group with rows of
+theirs; fields of users and items lie once in side tables, joined when a batch is made. What is held at a time is a
+window of rows. n rows, W ranks.
 """
 
 import hashlib
@@ -347,7 +348,7 @@ class Stream:
         targets = None if columns["targets"] is None else _wide(frame, "#targets", columns["targets"])
         return Batch(request, row, request_of, tuple(tasks), labels, valid, weights, targets)
 
-    def _open(self, file: str, digest: str, start: int, rows: int) -> pl.DataFrame:
+    def _open(self, file: str, digest: str, start: int, rows: int | None) -> pl.DataFrame:
         """Rows of a file, which is checked before its first use."""
         path = self.folder / file
         if file not in self._checked:
@@ -359,7 +360,7 @@ class Stream:
         return pl.scan_parquet(path, glob=False).slice(start, rows).collect()
 
     def _table(self, entry: Table) -> Columns:
-        columns = _columns(self._open(entry["file"], entry["sha256"], 0, 1 << 62), entry["columns"])
+        columns = _columns(self._open(entry["file"], entry["sha256"], 0, None), entry["columns"])
         return _long(columns)
 
     def _finished(self, batch: Batch) -> Batch:

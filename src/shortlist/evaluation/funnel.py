@@ -19,7 +19,7 @@ from shortlist.metrics.beyond import coverage, exposure, gini, self_information
 from shortlist.metrics.bootstrap import Estimate, difference, mean, ratio
 from shortlist.metrics.topk import accuracy
 
-__all__ = ["Listed", "Measured", "measure", "channel_lists", "merged_lists"]
+__all__ = ["Listed", "Measured", "measure", "channel_lists", "merged_lists", "in_budget"]
 
 Keys = NDArray[np.int64]
 Column = NDArray[np.float64]
@@ -107,6 +107,12 @@ def eligible(candidates: Candidates) -> NDArray[np.bool_]:
     kept = [reason in cuts or reason.startswith(BELOW) for reason in candidates.reasons]
     codes = [0, *(n for n, known in enumerate(kept, start=1) if known)]
     return np.isin(candidates.fate, codes)
+
+
+def in_budget(candidates: Candidates) -> Candidates:
+    """The candidates a first scorer would see: alive again is what only later stages or the page left out."""
+    gone = ~eligible(candidates) | (candidates.fate == _code(candidates, OVER_BUDGET))
+    return replace(candidates, fate=gone.astype(np.int16), reasons=("gone",))
 
 
 def measure(

@@ -5,21 +5,23 @@ there), `test` learns on training and validation and is judged once on the test 
 everything and serves.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.artifact import Artifact, Release, Releases
+from shortlist.artifact import Artifact, Release, Releases, load
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import Project, build, find
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.log import interactions
-from shortlist.dataset.split import Split, relevant
+from shortlist.dataset.split import Split, place, relevant
 from shortlist.errors import ArtifactError, DataError
-from shortlist.evaluation.funnel import Measured, measure
+from shortlist.evaluation.funnel import Measured, in_budget, measure
 from shortlist.events import workspace
 from shortlist.funnel import recipes
 from shortlist.funnel.pipeline import Funnel
@@ -31,6 +33,7 @@ from shortlist.training.plan import Plan, plan_of
 __all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
 
 Part = Literal["valid", "test", "release"]
+EARLY = ".early"  # channels fitted to the time before the rankers'
 
 
 @dataclass(frozen=True)
@@ -92,22 +95,96 @@ def open_data(project: Project) -> Data:
 
 
 def train(data: Data, part: Part, *, created_ms: int, progress: Progress | None = None) -> dict[str, Fitted]:
-    """Fit every channel for one part, into `var/models/<part>/<channel>`."""
-    return fit(
-        _plans(data),
-        data.part(part),
-        data.catalogue,
-        data.schema,
-        data.project.home / "models" / part,
-        snapshot=data.snapshot,
-        created_ms=created_ms,
-        progress=progress,
-    )
+    """Fit every channel and ranker for one part, into `var/models/<part>/<name>`.
+
+    Rankers come first, on candidates of channels fitted to the time before theirs: a channel that had seen the labels
+    would leak them into its scores. What rankers learn is told in `RankingConfig`.
+    """
+    folder = data.project.home / "models" / part
+    log, rankers = data.part(part), _rankers(data)
+    done: dict[str, Fitted] = {}
+    if rankers:
+        done |= _train_rankers(data, rankers, log, folder, created_ms, progress)
+    channels = fit(
+        _plans(data), log, data.catalogue, data.schema, folder,
+        snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+    )  # fmt: skip
+    return channels | done
+
+
+def _train_rankers(
+    data: Data, rankers: list[Plan], log: Interactions, folder: Path, created_ms: int, progress: Progress | None
+) -> dict[str, Fitted]:
+    from shortlist.training.learn import ranker  # loads torch
+
+    earlier, later = before_rankers(data, log)
+    fit(
+        _plans(data), earlier, data.catalogue, data.schema, folder / EARLY,
+        snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+    )  # fmt: skip
+    examples = ranker_data(data, earlier, later, folder / EARLY, log)
+    done: dict[str, Fitted] = {}
+    for plan in rankers:
+        started = time.perf_counter()
+        manifest = ranker(
+            plan, examples, data.catalogue, data.schema, folder / plan.name,
+            run=folder / ".runs" / plan.name, snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+        )  # fmt: skip
+        done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
+    return done
+
+
+def before_rankers(data: Data, log: Interactions) -> tuple[Interactions, Interactions]:
+    """What recall may know when rankers learn, and the later events they learn on.
+
+    One moment for all where the split has one moment for all, else each user's own latest share.
+    """
+    share = data.project.config.ranking.share
+    if data.split().order == "global":
+        late = log.times >= np.quantile(log.times, 1 - share)
+    else:
+        position, count = place(log)
+        late = count - position <= np.floor(share * count)
+    return log.where(~late), log.where(late)
+
+
+def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: Path, log: Interactions) -> Any:
+    """Requests at some moments of the later time, what the funnel recalls for them, and what happened from then on."""
+    from shortlist.dataset.ranking import Outcomes  # loads torch
+    from shortlist.training.learn import RankerData
+
+    config, schema = data.project.config.ranking, data.schema
+    position, count = place(later)
+    asked = np.zeros(len(later), dtype=bool)
+    for moment in range(config.moments):
+        asked |= position == moment * count // config.moments
+    at = np.flatnonzero(asked)
+    rng = np.random.default_rng(data.project.config.seed)
+    at = np.sort(rng.choice(at, min(len(at), config.requests), replace=False))
+    users, now = later.users[at], later.times[at]
+    known = histories_before(log, users, now)
+    n = max(scene.page for scene in data.project.config.scene.values())
+    requests = make(users, now, n, known, schema, data.catalogue)
+    words = document(data)
+    words["scenes"] = {name: table | {"stages": []} for name, table in words["scenes"].items()}
+    words["stages"] = {}
+    funnel = next(iter(recipes.assemble(words, lambda name: load(folder / name), data.catalogue).values()))
+    candidates = in_budget(funnel.run(requests).candidates)
+    held_users = rng.choice(np.unique(users), max(1, int(config.held * len(np.unique(users)))), replace=False)
+    outcomes = Outcomes.of(later, requests, schema)
+    return RankerData(requests, candidates, outcomes, np.isin(users, held_users), log)
+
+
+def histories_before(log: Interactions, users: NDArray[np.int64], now: NDArray[np.int64]) -> Ragged:
+    """Events of each user [R] strictly before a moment [R], oldest first."""
+    events = log.histories(users)
+    return events.where(events.times < now[events.owners])
 
 
 def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
     """What `train` left for this part, unless data, schema or configuration have changed since."""
-    return fitted(_plans(data), data.schema, data.project.home / "models" / part, data.snapshot)
+    plans = [*_plans(data), *_rankers(data)]
+    return fitted(plans, data.schema, data.project.home / "models" / part, data.snapshot)
 
 
 def _plans(data: Data) -> list[Plan]:
@@ -116,6 +193,12 @@ def _plans(data: Data) -> list[Plan]:
         raise DataError("no recall channel is configured", where=str(data.project.file), hint="add a [[recall]] table")
     models = models_of(channels)
     return [plan_of(c, c.name, recipes.split_options(c, models[c.name])[0]) for c in channels]
+
+
+def _rankers(data: Data) -> list[Plan]:
+    config = data.project.config
+    pairs = (("coarse", config.coarse), ("rank", config.rank))
+    return [plan_of(ranker, name, ranker.options) for name, ranker in pairs if ranker is not None]
 
 
 def document(data: Data) -> dict[str, Any]:
@@ -204,7 +287,7 @@ def publish(
     project = data.project
     return Releases(project.home / "releases").publish(
         None,
-        {c.name: folder / c.name for c in project.config.recall},
+        {name: folder / name for name in (*(c.name for c in project.config.recall), *words["stages"])},
         words,
         workspace.keys(project, "user"),
         workspace.keys(project, "item"),

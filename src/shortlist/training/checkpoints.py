@@ -21,7 +21,7 @@ from torch import Tensor
 from shortlist.config import plain
 from shortlist.errors import ArtifactError
 
-__all__ = ["Checkpoint", "save", "load", "fingerprint", "check_same"]
+__all__ = ["Checkpoint", "save", "load", "fingerprint", "check_same", "check_weights", "damaged"]
 
 FORMAT = 1
 MANIFEST, SCRATCH = "checkpoint.json", ".writing"
@@ -100,7 +100,7 @@ def load(folder: Path) -> Checkpoint | None:
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=str(file), hint="check permissions") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ArtifactError("the checkpoint is damaged", where=str(file), hint=_anew(folder)) from None
+        raise damaged(folder) from None
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -114,22 +114,32 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     return table
 
 
-def check_same(checkpoint: Checkpoint, config: Mapping[str, Any], mark: str, tensors: Tensors, folder: Path) -> None:
-    """Raises ArtifactError when a checkpoint is not one of this run: its config, its fingerprint or its tensors."""
-    where, hint = str(folder / MANIFEST), f"restore what it was made with, or {_anew(folder)}"
+def damaged(folder: Path) -> ArtifactError:
+    """What is said of a checkpoint that holds something else than it should."""
+    return ArtifactError("the checkpoint is damaged", where=str(folder / MANIFEST), hint=_anew(folder))
+
+
+def check_same(checkpoint: Checkpoint, config: Mapping[str, Any], mark: str, folder: Path) -> None:
+    """Raises ArtifactError when a checkpoint is of another run: another config or fingerprint."""
     for name in {**checkpoint.config, **config}:
         then, now = checkpoint.config.get(name), config.get(name)
         if then != now:
-            what = f"the checkpoint was made with another configuration: {name} was {then!r}, now {now!r}"
-            raise ArtifactError(what, where=where, hint=hint)
+            raise _other(f"was made with another configuration: {name} was {then!r}, now {now!r}", folder)
     if checkpoint.fingerprint != mark:
-        what = "the checkpoint was made for another schema or another model"
-        raise ArtifactError(what, where=where, hint=hint)
-    for name in {**checkpoint.tensors, **tensors}:
-        then, now = (_shape(kept.get(name)) for kept in (checkpoint.tensors, tensors))
-        if then != now and not name.endswith("_extra_state"):
-            what = f"the checkpoint holds another model: {name} was {then}, now {now}"
-            raise ArtifactError(what, where=where, hint=hint)
+        raise _other("was made for another schema or another model", folder)
+
+
+def check_weights(then: Tensors, now: Tensors, folder: Path) -> None:
+    """Raises ArtifactError when weights are not those of this model, by name, shape or type."""
+    for name in {**then, **now}:
+        before, after = _shape(then.get(name)), _shape(now.get(name))
+        if before != after and not name.endswith("_extra_state"):
+            raise _other(f"holds another model: {name} was {before}, now {after}", folder)
+
+
+def _other(what: str, folder: Path) -> ArtifactError:
+    hint = f"restore what it was made with, or {_anew(folder)}"
+    return ArtifactError(f"the checkpoint {what}", where=str(folder / MANIFEST), hint=hint)
 
 
 def _shape(tensor: Tensor | None) -> str:

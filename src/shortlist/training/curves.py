@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shortlist.errors import DataError
 
 __all__ = ["read", "draw"]
@@ -14,7 +12,7 @@ __all__ = ["read", "draw"]
 INK, SOFT, GRID = "#1d2430", "#5d6675", "#e4e7ec"
 BLUE, TEAL, ORANGE = "#5b8def", "#1f9d8a", "#e0803a"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-POINTS = 400  # of a drawn line: the mean of the steps each stands for
+POINTS = 200  # of a drawn line: the mean of the steps each stands for
 
 
 def read(log: str | Path) -> list[dict[str, Any]]:
@@ -42,10 +40,9 @@ def draw(records: Sequence[Mapping[str, Any]]) -> str:
     steps = [r for r in records if "metrics" not in r and "notes" not in r]
     if not steps:
         raise DataError("no step was recorded", where="log", hint="train first")
-    chunks = np.array_split(np.arange(len(steps)), min(len(steps), POINTS))
-    loss = [
-        {"step": steps[int(c[-1])]["step"], "value": float(np.mean([steps[int(i)]["loss"] for i in c]))} for c in chunks
-    ]
+    size = -(-len(steps) // POINTS)
+    chunks = [steps[start : start + size] for start in range(0, len(steps), size)]
+    loss = [{"step": c[-1]["step"], "value": sum(r["loss"] for r in c) / len(c)} for c in chunks]
     x = alt.X("step:Q", axis=alt.Axis(title="step", tickMinStep=1, format="~s"))
 
     def panel(values: Sequence[Mapping[str, Any]], title: str, color: str) -> Any:

@@ -3,33 +3,41 @@
 R requests, I items, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shortlist.artifact import Manifest, save
 from shortlist.batch import Columns
+from shortlist.candidates import Candidates, Requests
 from shortlist.config import Count, build, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.loader import Loader
 from shortlist.dataset.pairs import Pairs
+from shortlist.dataset.ranking import Outcomes, Ranking
 from shortlist.dataset.sequences import Sequences
 from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
 from shortlist.forms import Metric, Vectors
+from shortlist.metrics import ctr
 from shortlist.models.learned import Learned, parts
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.checkpoints import fingerprint
 from shortlist.training.fit import Progress
 from shortlist.training.frequency import Counted
 from shortlist.training.loop import Loop, Step, train
+from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import Plan
 
-__all__ = ["Training", "retriever", "reads_of"]
+__all__ = ["Training", "retriever", "ranker", "RankerData", "reads_of"]
 
 
 @frozen
@@ -46,9 +54,13 @@ def reads_of(schema: Schema) -> tuple[str, ...]:
     return ("actions", *fields, *(f"context.{n}" for n in schema.context), *(f"tasks.{n}" for n in schema.tasks))
 
 
-def encoded(schema: Schema, catalogue: Catalogue, log: Interactions, history: int) -> Assembler:
-    """Encoders fitted on what this log meets, and on nothing else."""
+def encoded(
+    schema: Schema, catalogue: Catalogue, log: Interactions, history: int, recalled: Candidates | None = None
+) -> Assembler:
+    """Encoders fitted on what this log meets, and on the scores of what was recalled, and on nothing else."""
     encoders = Encoders.fit(schema, catalogue, log.user_keys, log.item_keys)
+    if recalled is not None:
+        encoders = encoders.scored(recalled)
     return Assembler(schema, encoders, catalogue, history)
 
 
@@ -117,3 +129,102 @@ def retriever(
         metrics={"events": len(log), "items": len(keys), "loss": last.loss if last else 0.0},
         created_ms=created_ms,
     )
+
+
+@dataclass(frozen=True)
+class RankerData:
+    """What rankers learn from: requests, what a funnel recalled for them, and what happened after. `held` [R] are the
+    requests that say when to stop; `log` is what encoders are fitted on."""
+
+    requests: Requests
+    candidates: Candidates
+    outcomes: Outcomes
+    held: NDArray[np.bool_]
+    log: Interactions
+
+    def some(self, mask: NDArray[np.bool_], assembler: Assembler, seed: int) -> Ranking:
+        """Units of the requests under the mask."""
+        pairs = np.repeat(mask, np.diff(self.outcomes.offsets))
+        valid = self.outcomes.valid & pairs[:, None]
+        return Ranking(self.requests, self.candidates, replace(self.outcomes, valid=valid), assembler, seed=seed)
+
+
+def ranker(
+    plan: Plan,
+    data: RankerData,
+    catalogue: Catalogue,
+    schema: Schema,
+    folder: Path,
+    *,
+    run: Path,
+    snapshot: str,
+    created_ms: int,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Train a coarse ranker or a ranker on what a funnel recalled, and save what serving needs.
+
+    It stops where the mean AUC of the held requests' lists (GAUC of the first task) is best. Where negatives were
+    drawn, the logit is shifted by the share of recalled ones that were kept (card M3). Raises ConfigError, DataError.
+    """
+    config = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
+    loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
+    assembler = encoded(schema, catalogue, data.log, config.history, data.candidates)
+    channels = data.candidates.channels
+    layout = assembler.layout(channels, tuple(schema.tasks))
+    torch.manual_seed(config.seed)
+    model = plan.kind(plan.config(), layout)
+    learned_on, held = (data.some(mask, assembler, config.seed) for mask in (~data.held, data.held))
+    batches = Loader(learned_on, config.batch_size, config.seed)
+    words = (plan.where, plan.words(), snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
+    validate = partial(judged, held=held)
+    last: Step | None = None
+    best: Mapping[str, float] = {}
+    for last in train(
+        model, Bce(loss), batches, config, validate=validate, folder=run, fingerprint=fingerprint(*words)
+    ):
+        best = last.metrics if last.best else best
+        if progress:
+            progress(last.step, len(batches) * config.epochs, f"{plan.name} epoch {last.epoch}, loss {last.loss:.3f}")
+    kept = learned_on.keep()["recalled"]
+    drawn = {name for name, task in schema.tasks.items() if not isinstance(task.on, str)}
+    shift = {name: float(np.log(kept)) for name in drawn if kept > 0}
+    learned = Learned(model.cpu().eval(), assembler, layout, shift, frozenset(loss.regression))
+    config_, arrays = parts(learned, plan.use, plan.options, channels)
+    return save(
+        folder,
+        kind=f"{plan.name}.{plan.use}",
+        name=plan.name,
+        arrays=arrays,
+        config=config_ | plan.words(),
+        reads=reads_of(schema),
+        fingerprint=schema.fingerprint(reads_of(schema)),
+        snapshot=snapshot,
+        metrics={"requests": len(learned_on), **{name: round(value, 6) for name, value in best.items()}},
+        created_ms=created_ms,
+    )
+
+
+def judged(model: Any, held: Ranking) -> dict[str, float]:
+    """GAUC of the first task over held requests, and what else is told of every task."""
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    valid: list[Tensor] = []
+    groups: list[Tensor] = []
+    device = next(model.parameters()).device
+    for at in range(0, len(held), 256):
+        batch = held.batch(np.arange(at, min(at + 256, len(held))))
+        assert batch.labels is not None
+        assert batch.valid is not None
+        out = model(batch.to(device))
+        logits.append(torch.stack([out[task] for task in held.tasks], dim=1).float().cpu())
+        labels.append(batch.labels)
+        valid.append(batch.valid)
+        groups.append(batch.request_of + at)
+    p = torch.sigmoid(torch.cat(logits)).numpy()
+    y, known, group = torch.cat(labels).numpy(), torch.cat(valid).numpy(), torch.cat(groups).numpy()
+    metrics: dict[str, float] = {}
+    for n, task in enumerate(held.tasks):
+        mine = known[:, n]
+        found = ctr.measure(p[mine, n], y[mine, n], group[mine])
+        metrics |= {f"{task}.{name}": found[name] for name in ("gauc", "auc", "logloss") if np.isfinite(found[name])}
+    return metrics

@@ -217,8 +217,9 @@ class Loop:
             self.whole = False
             if not self.at.epoch:
                 _count(self.at.labels, batch)
-            batch = batch.to(self.device)
-            with self.dice, torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            if self.device.type != "cpu":
+                batch = batch.to(self.device)
+            with self.dice, self._precision():
                 loss = self._loss(batch, number)
             value = loss.loss.item()
             if not math.isfinite(value):
@@ -236,6 +237,11 @@ class Loop:
             record = self._note(replace(self._record(value), parts=parts))
             self.whole = True
         return record
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _loss(self, batch: Batch, number: int) -> Loss:
         try:
@@ -310,17 +316,17 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         found = checkpoints.load(self.folder)
         if found is not None:
-            weights = {name: value for name, value in found.tensors.items() if name.startswith("parts/")}
-            mine = {f"parts/{name}": value for name, value in self.parts.state_dict().items()}
-            checkpoints.check_same(
-                replace(found, tensors=weights), plain(self.config), self.fingerprint, mine, self.folder
-            )
-            self.at = Progress(**found.run)
+            checkpoints.check_same(found, plain(self.config), self.fingerprint, self.folder)
+            weights = _under("parts/", found.tensors)
+            checkpoints.check_weights(weights, self.parts.state_dict(), self.folder)
+            try:
+                self.at = Progress(**found.run)
+                self.optimizer.load(_under("rules/", found.tensors))
+                self.dice.load(found.tensors)
+            except (TypeError, KeyError):
+                raise checkpoints.damaged(self.folder) from None
             self.batches.load(self.at.loader)
-            self.parts.load_state_dict({name.removeprefix("parts/"): value for name, value in weights.items()})
-            rules = {name.removeprefix("rules/"): t for name, t in found.tensors.items() if name.startswith("rules/")}
-            self.optimizer.load(rules)
-            self.dice.load(found.tensors)
+            self.parts.load_state_dict(weights)
             self.best = dict(found.best)
             if self.at.finished:
                 self.parts.eval()
@@ -338,6 +344,10 @@ class Loop:
                 line |= {"parts": record.parts, "rows_per_second": round(record.rows_per_second, 1)}
             self.log.write(json.dumps(line) + "\n")
         return record
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _device(config: Loop.Config) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["paired", "table", "Temperature"]
+__all__ = ["paired", "table", "full", "Temperature"]
 
 EPS = 1e-12
 COLDEST = math.log(100)  # a learned temperature stays within 0.01..1
@@ -33,6 +33,11 @@ def _ready(vectors: Tensor, metric: str) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=EPS) if metric == "cos" else vectors
 
 
+def full(numbers: Tensor) -> Tensor:
+    """In float32 at least: losses are summed in it whatever the products were made in."""
+    return numbers.float() if numbers.dtype in (torch.bfloat16, torch.float16) else numbers
+
+
 class Temperature(nn.Module):
     """Scores divided by tau, which is fixed, or learned as log(1 / tau) and kept within its bounds from outside."""
 
@@ -49,4 +54,4 @@ class Temperature(nn.Module):
         if self.training and isinstance(self.log_scale, nn.Parameter):
             with torch.no_grad():  # not in the graph: a bound inside it would stop the gradient
                 self.log_scale.clamp_(0.0, COLDEST)
-        return scores.float() * self.log_scale.exp()
+        return full(scores) * self.log_scale.exp()

@@ -11,6 +11,7 @@ from shortlist.batch import Batch
 from shortlist.config import NonNegative, frozen, nearest
 from shortlist.errors import ConfigError, DataError
 from shortlist.training.loss import Loss
+from shortlist.training.scores import full
 
 __all__ = ["Bce"]
 
@@ -46,7 +47,8 @@ def multitask(logits: Mapping[str, Tensor], batch: Batch, config: Bce.Config) ->
     weights = torch.ones_like(batch.labels[:, 0]) if batch.weights is None else batch.weights
     losses: dict[str, Tensor] = {}
     for column, task in enumerate(batch.tasks):
-        label, logit = batch.labels[:, column].float(), logits[task].float()
+        logit = full(logits[task])
+        label = batch.labels[:, column].to(logit.dtype)
         valid = torch.ones_like(label, dtype=torch.bool) if batch.valid is None else batch.valid[:, column]
         label = torch.where(valid, label, 0.0)  # whatever stands where no label is
         measure = task in config.regression

@@ -7,15 +7,16 @@ Unlike in the papers an item has one column however often it was drawn, so that 
 there is just what logQ subtracts, for hot items too.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from shortlist.batch import Batch, Columns
-from shortlist.config import Count, NonNegative, Positive, frozen
+from shortlist.config import NonNegative, Positive, frozen
 from shortlist.errors import ConfigError
 from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
@@ -41,7 +42,7 @@ class Softmax(nn.Module):
         negatives: Literal["batch", "mixed", "sampled", "full"] = "batch"
         temperature: Positive | None = None  # None: 0.1 for cosines (Yi et al.: 0.05 to 0.1), 1 otherwise
         learn_temperature: bool = False
-        n: Count = 1000  # drawn per batch (mixed, sampled)
+        n: Annotated[int, Ge(0)] = 1000  # drawn per batch (mixed, sampled)
         beta: NonNegative = 0.0  # in proportion to count^beta
         known: str = ""  # a group of the request (`history`) whose items are no negatives either
         task: str = ""  # the label that says what was wanted; empty: the first
@@ -62,6 +63,8 @@ class Softmax(nn.Module):
         if config.negatives != "batch" and (counts is None or catalogue is None):
             what = f"{config.negatives!r} needs the items of the catalogue and how often each was met"
             raise ConfigError(what, where="objective.negatives", hint="give them, or write 'batch'")
+        if config.negatives == "sampled" and not config.n:
+            raise ConfigError("'sampled' without a draw", where="objective.n", hint="write at least 1")
         self.config = config
         self.metric = metric
         self.frequency = frequency
