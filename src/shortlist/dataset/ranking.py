@@ -256,8 +256,12 @@ class Ranking:
             there = codes[order[place]] == rows
             source = at[order[place[there]]]
             rank[there], score[there] = own.rank[source], own.score[source]
+        scores = {name: np.full(len(rows), np.nan, dtype=np.float32) for name in own.scores}
+        if len(codes):
+            for name, column in own.scores.items():
+                scores[name][there] = column[source]
         offsets = _offsets(np.bincount(owner, minlength=len(asked)))
-        return Candidates(offsets, items, own.channels, rank, score, {}, np.zeros(len(rows), dtype=np.int16))
+        return Candidates(offsets, items, own.channels, rank, score, scores, np.zeros(len(rows), dtype=np.int16))
 
     def _dice(self, request: Ints, number: Ints) -> NDArray[np.uint64]:
         """Random numbers that depend on nothing but seed, epoch, request and number."""

@@ -128,9 +128,11 @@ def measure(
 ) -> Measured:
     """Run the funnel on all requests, in blocks, and compare every list with the labels (CSR over requests).
 
-    `items` [I] is the catalogue, `popularity` [I] how often each was met in training by how many of `users`.
+    The length of a page is a cut too. `items` [I] is the catalogue, `popularity` [I] how often each was met in training by how many of `users`.
     """
-    page, longest = requests.n, max(*ks, requests.n)
+    page = requests.n
+    ks = sorted({page, *ks})
+    longest = max(ks)
     names = [c.name for c in funnel.channels]
     blocks: dict[str, list[Keys]] = {name: [] for name in (*names, "merged", "page", *(f"without {n}" for n in names))}
     counts: dict[str, int] = {}

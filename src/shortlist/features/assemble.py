@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.candidates import Candidates, Ragged, Requests
-from shortlist.features.encoders import HOURS, Buckets, Encoders, lists, numbers
+from shortlist.features.encoders import HOURS, MERGED, Buckets, Encoders, lists, numbers
 from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Field, Schema
 
 __all__ = ["Assembler"]
@@ -56,7 +56,7 @@ class Assembler:
     Request columns: `user.id`, the fields of users and of the context, and the group `history` (channels `item`,
     `action`, `age` and each sparse item field). Row columns: `item.id`, the fields of items, and for each channel
     `recall.<channel>`, 1 / rank, and `recall_score.<channel>`, its score scaled as in training; both are 0 where it did
-    not bring the item.
+    not bring the item. `recall_score.merge` is the merge's, its training mean where there is none.
     """
 
     def __init__(self, schema: Schema, encoders: Encoders, catalogue: Catalogue, history: int = 50) -> None:
@@ -93,6 +93,7 @@ class Assembler:
             {**user.vecs, **context.vecs},
         )
         recalled = tuple(f"{what}.{name}" for name in channels for what in ("recall", "recall_score"))
+        recalled += (MERGED,) if channels else ()
         row = Side({"item.id": "item.id", **item.sparse}, (*item.dense, *recalled), item.groups, item.vecs)
         groups = [*request.groups.values(), *row.groups.values()]
         used = [*request.sparse.values(), *row.sparse.values(), *(v for g in groups for v in g.values())]
@@ -120,6 +121,10 @@ class Assembler:
             scale = self.encoders.scales.get(full)
             scaled = scale(score) if scale else score.astype(np.float32)
             table.dense[full] = np.where((rank > 0) & np.isfinite(scaled), scaled, np.float32(0))
+        if candidates.channels:
+            merged = candidates.scores.get("merge", np.full(len(candidates), np.nan, dtype=np.float32))
+            scale = self.encoders.scales.get(MERGED)
+            table.dense[MERGED] = scale(merged) if scale else np.nan_to_num(merged)
         return table.columns(len(candidates))
 
     def entries(self, keys: NDArray[np.int64], now: NDArray[np.int64]) -> Columns:

@@ -19,10 +19,14 @@ from shortlist.errors import DataError
 from shortlist.features.hashing import Hashed
 from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Profiles, Schema, Vocabulary, text
 
-__all__ = ["Encoders", "Scale", "Buckets", "Rate", "Known", "Hashed", "HOURS", "MAX_VALUES", "lists", "numbers"]
+__all__ = [
+    "Encoders", "Scale", "Buckets", "Rate", "Known", "Hashed",
+    "HOURS", "MAX_VALUES", "MERGED", "lists", "numbers",
+]  # fmt: skip
 
 # Ages and gaps in hours: an hour, a part of a day, days, weeks, months, a year.
 HOURS = (1.0, 6.0, 24.0, 72.0, 168.0, 720.0, 2160.0, 8760.0)
+MERGED = "recall_score.merge"
 MAX_WIDTH = 50  # values of a varlen field that are kept
 MAX_VALUES = 10_000_000  # of one vocabulary; a table of 32 float32 a value is then 1.2 GiB
 
@@ -179,6 +183,8 @@ class Encoders:
         for n, name in enumerate(candidates.channels):
             brought = candidates.rank[:, n] > 0
             scales[f"recall_score.{name}"] = Scale.fit(candidates.score[brought, n], log1p=False)
+        if "merge" in candidates.scores:
+            scales[MERGED] = Scale.fit(candidates.scores["merge"][candidates.alive], log1p=False)
         return replace(self, scales=scales)
 
     @property

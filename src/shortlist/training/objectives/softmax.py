@@ -165,12 +165,14 @@ class Softmax(nn.Module):
             group = batch.request.groups[self.config.known]
             request, step = group.mask.nonzero(as_tuple=True)
             who, what = torch.cat([who, request]), torch.cat([what, group.channels["item"][request, step]])
-        wanted = torch.zeros(max(m, len(batch.request)), len(ids_N), dtype=torch.bool, device=ids_N.device)
+        wanted = torch.zeros(
+            m if found.per_step else len(batch.request), len(ids_N), dtype=torch.bool, device=ids_N.device
+        )
         if len(ids_N):
             place = torch.searchsorted(ids_N, what).clamp(max=len(ids_N) - 1)
             there = ids_N[place] == what
             wanted[who[there], place[there]] = True
-        return wanted[owner]
+        return wanted if found.per_step else wanted[owner]
 
 
 def _distinct(ids: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,187 @@
+"""A project with a trained channel, a coarse ranker and a ranker: log to release to slate, on generated data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shortlist.artifact import Releases, load
+from shortlist.candidates import Ragged
+from shortlist.cli import main
+from shortlist.config import load as load_project
+from shortlist.errors import ArtifactError
+from shortlist.evaluation.project import EARLY, before_rankers, evaluate, held_out, open_data
+from shortlist.forms import Vectors
+from shortlist.funnel import recipes
+from shortlist.models.learned import restore
+
+LEARNED = """
+[[recall]]
+name = "towers"
+use = "dssm"
+quota = 40
+dim = 8
+hidden = [16]
+out = 8
+train = { epochs = 2, batch_size = 256, lr = 0.01, history = 10 }
+loss = { negatives = "full" }
+
+[coarse]
+use = "three_tower"
+keep = 30
+dim = 4
+user = [16, 8]
+item = [16, 8]
+cross = [8]
+top = [8]
+train = { epochs = 1, history = 10 }
+
+[rank]
+use = "deepfm"
+dim = 4
+hidden = [16]
+train = { epochs = 2, history = 10 }
+
+[ranking]
+moments = 2
+
+[scene.home]
+page = 5
+budget = 60
+"""
+TASK = 'tasks.clicked = { on = { sample = "mixed", per = 4 }, positive = "click" }\n'
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learned")
+    file = folder / "shortlist.toml"
+    sizes = ["--users", "150", "--items", "80", "--events", "6000", "--clusters", "4", "--seed", "3"]
+    assert main(["simulate", str(folder / "log"), *sizes]) == 0
+    assert main(["init", str(folder / "log"), "--project", str(file)]) == 0
+    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    file.write_text(text + LEARNED, encoding="utf-8")
+    torch.set_num_threads(1)
+    for command in (["import"], ["train"], ["evaluate"], ["publish"]):
+        assert main([*command, "--project", str(file)]) == 0, command
+    return folder
+
+
+def test_the_page_is_ranked_and_every_stage_is_in_the_trace(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["recommend", "3", "--project", str(project), "--json"]) == 0
+    answer: Any = json.loads(capsys.readouterr().out)
+    assert len(answer["items"]) == 5
+    assert answer["degraded"] == []
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 < score < 1 for score in scores)
+
+
+def test_what_is_restored_gives_the_vectors_that_were_indexed(project: Path) -> None:
+    data = open_data(load_project(project))
+    artifact = load(project / "var" / "models" / "test" / "towers")
+    form = artifact.form()
+    assert isinstance(form, Vectors)
+    learned = restore(artifact, data.schema, data.catalogue)
+    now = int(data.part("test").times.max()) + 1
+    np.testing.assert_allclose(learned.vectors(form.keys, now), form.matrix, atol=1e-6)
+
+
+def test_an_item_side_that_was_cached_scores_as_a_fresh_one(project: Path) -> None:
+    data = open_data(load_project(project))
+    folder = project / "var" / "models" / "test"
+    coarse = restore(load(folder / "coarse"), data.schema, data.catalogue)
+    assert coarse.items is not None
+    assert len(coarse.items) == len(data.catalogue.items) + 1
+    asked = held_out(data, "test", 5).requests.take(0, 4)
+    words = recipes.document(data.project.config, data.schema, _models(data))
+    funnel = recipes.assemble(words, lambda name: load(folder / name), data.catalogue)["home"]
+    slates = funnel.run(asked)
+    reached = np.flatnonzero(np.isfinite(slates.candidates.scores["coarse"]))
+    candidates = slates.candidates.only(reached)
+    fresh = type(coarse)(coarse.model, coarse.assembler, coarse.layout, coarse.shift)
+    np.testing.assert_allclose(
+        coarse.score(asked, candidates)["clicked"], fresh.score(asked, candidates)["clicked"], atol=1e-5
+    )
+    # the ranker saw the 30 best of the coarse one, for each of four requests, and no more
+    ranked = np.isfinite(slates.candidates.scores["rank"])
+    assert np.bincount(slates.candidates.owners[ranked], minlength=4).max() <= 30
+    assert "below_coarse" in slates.candidates.reasons
+
+
+def test_one_request_is_scored_as_among_many(project: Path) -> None:
+    data = open_data(load_project(project))
+    folder = project / "var" / "models" / "test"
+    words = recipes.document(data.project.config, data.schema, _models(data))
+    funnel = recipes.assemble(words, lambda name: load(folder / name), data.catalogue)["home"]
+    asked = held_out(data, "test", 5).requests.take(0, 8)
+    many = funnel.run(asked)
+    for r in range(8):
+        one = funnel.run(asked.take(r, r + 1))
+        low, high = many.offsets[r], many.offsets[r + 1]
+        np.testing.assert_array_equal(one.items, many.items[low:high])
+        np.testing.assert_allclose(one.scores, many.scores[low:high], atol=1e-5)
+
+
+def test_rankers_learn_on_what_recall_had_not_seen(project: Path) -> None:
+    data = open_data(load_project(project))
+    log = data.part("test")
+    earlier, later = before_rankers(data, log)
+    assert len(earlier) + len(later) == len(log)
+    for user in later.user_keys[:20]:
+        assert earlier.times[earlier.users == user].max(initial=0) <= later.times[later.users == user].min()
+    early = load(project / "var" / "models" / "test" / EARLY / "ease")
+    whole = load(project / "var" / "models" / "test" / "ease")
+    assert early.manifest.metrics["events"] == len(earlier)
+    assert whole.manifest.metrics["events"] == len(log)
+
+
+def test_a_user_without_history_is_answered_and_ranked(project: Path) -> None:
+    data = open_data(load_project(project))
+    release = Releases(project / "var" / "releases").load()
+    funnel = recipes.assemble(release.document, release.artifact, release.catalogue)["home"]
+    asked = held_out(data, "test", 5).requests.take(0, 1)
+    stranger = type(asked)(np.array([-1]), asked.now, 5, Ragged.empty(1), Ragged.empty(1), Ragged.empty(1))
+    slates = funnel.run(stranger)
+    assert len(slates.picks) == 5
+    assert np.isfinite(slates.scores).all()
+
+
+def test_models_of_another_configuration_are_stale(project: Path, tmp_path: Path) -> None:
+    text = (
+        (project / "shortlist.toml")
+        .read_text(encoding="utf-8")
+        .replace("hidden = [16]\nout = 8", "hidden = [16]\nout = 4")
+    )
+    other = tmp_path / "shortlist.toml"
+    other.write_text(text, encoding="utf-8")
+    (tmp_path / "var").symlink_to(project / "var")
+    with pytest.raises(ArtifactError) as caught:
+        evaluate(open_data(load_project(other)))
+    assert caught.value.what == "models are missing, or older than the data or the configuration"
+
+
+def test_a_ranker_without_a_task_and_a_fuse_of_no_task_are_refused(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (project / "shortlist.toml").read_text(encoding="utf-8")
+    (tmp_path / "var").symlink_to(project / "var")
+    file = tmp_path / "shortlist.toml"
+    file.write_text(text.replace('use = "deepfm"', 'use = "deepfm"\nfuse = "cliked * 2"'), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["train", "--project", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "error: no task is called 'cliked'",
+        "  where: rank.fuse",
+        "  next: did you mean clicked?",
+    ]
+
+
+def _models(data: Any) -> dict[str, Any]:
+    from shortlist.training.fit import models_of
+
+    return models_of(data.project.config.recall)
