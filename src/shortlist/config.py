@@ -39,6 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+RESERVED = ("merge", "backfill", "coarse", "rank", "boost")  # words that traces and folders use already
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -368,6 +369,8 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two channels are called {name!r}", where=f"{where}.recall", hint="rename one")
+        if name in RESERVED or "/" in name or name.startswith("."):
+            raise ConfigError(f"a channel cannot be called {name!r}", where=f"{where}.recall", hint="rename it")
     for scene_name, scene in config.scene.items():
         for name in scene.channels or ():
             if name not in names:

@@ -13,6 +13,8 @@ __all__ = ["command"]
 
 KINDS = {
     "recall": "shortlist.models.recall",
+    "coarse": "shortlist.models.coarse",
+    "rank": "shortlist.models.rank",
     "source": "shortlist.funnel.sources",
     "merge": "shortlist.funnel.mergers",
     "filter": "shortlist.funnel.filters",
