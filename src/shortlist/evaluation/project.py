@@ -21,7 +21,9 @@ from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.log import interactions
 from shortlist.dataset.split import Split, place, relevant
 from shortlist.errors import ArtifactError, DataError
+from shortlist.evaluation.cohorts import Cohort, cohorts
 from shortlist.evaluation.funnel import Measured, in_budget, measure
+from shortlist.evaluation.stages import Staged, judge, sample
 from shortlist.events import workspace
 from shortlist.funnel import recipes
 from shortlist.funnel.pipeline import Funnel
@@ -33,6 +35,7 @@ from shortlist.training.plan import Plan, plan_of
 __all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
 
 Part = Literal["valid", "test", "release"]
+STAGED = 1000  # requests that scoring stages are judged on
 EARLY = ".early"  # channels fitted to the time before the rankers'
 
 
@@ -81,6 +84,8 @@ class Outcome:
     recipe: Mapping[str, str]
     held_out: HeldOut
     popularity: NDArray[np.int64]
+    cohorts: tuple[Cohort, ...] = ()
+    staged: Staged | None = None
 
 
 def open_data(project: Project) -> Data:
@@ -267,7 +272,23 @@ def evaluate(
         "learned from": f"{len(learned):,} events",
         "asked": f"{measured.requests:,} users, {measured.labelled:,} with something to find",
     }
-    return Outcome(measured, recipe, asked, popularity)
+    parts = cohorts(measured, asked.requests, asked.offsets, asked.labels, items, popularity)
+    return Outcome(measured, recipe, asked, popularity, parts, judged_stages(data, on, funnel, asked))
+
+
+def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, asked: HeldOut) -> Staged | None:
+    """What the funnel's scoring stages are worth, on some of the requests; None where it has no stage."""
+    if not funnel.stages:
+        return None
+    from shortlist.dataset.ranking import Outcomes  # loads torch
+
+    rng = np.random.default_rng(data.project.config.seed)
+    n = len(asked.requests)
+    rows = np.sort(rng.choice(n, min(n, STAGED), replace=False))
+    requests, offsets, labels = sample(asked.requests, asked.offsets, asked.labels, rows)
+    split = data.split()
+    outcomes = Outcomes.of(split.valid if on == "valid" else split.test, requests, data.schema)
+    return judge(funnel, requests, offsets, labels, data.schema.tasks, outcomes)
 
 
 def publish(

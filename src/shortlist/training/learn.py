@@ -3,7 +3,8 @@
 R requests, I items, D width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,16 +43,29 @@ __all__ = ["Training", "retriever", "ranker", "RankerData", "reads_of"]
 
 @frozen
 class Training(Loop.Config):
-    """The loop, and what a batch and a history are."""
+    """The loop, and what a batch and a history are. More `threads` of one operation pay for wide models on idle cores
+    only; for narrow ones, or beside other work, they cost several times the time."""
 
     batch_size: Count = 256
     history: Count = 50
+    threads: Count = 1
 
 
 def reads_of(schema: Schema) -> tuple[str, ...]:
     """Every part of a schema that a batch depends on."""
     fields = [f"user.{n}" for n in schema.users] + [f"item.{n}" for n in schema.items]
     return ("actions", *fields, *(f"context.{n}" for n in schema.context), *(f"tasks.{n}" for n in schema.tasks))
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Threads of one operation, while this lasts: torch has one number for the whole process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def encoded(
@@ -109,18 +123,19 @@ def retriever(
     batches = Loader(source, config.batch_size, config.seed)
     identity = fingerprint(plan.where, snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
     last: Step | None = None
-    for last in train(model, objective, batches, config, folder=run, fingerprint=identity):
-        if progress:
-            progress(last.step, len(batches) * config.epochs, f"{plan.name} epoch {last.epoch}, loss {last.loss:.3f}")
-    learned = Learned(model.cpu().eval(), assembler, layout)
-    keys = assembler.encoders.items.keys
+    with threads(config.threads):
+        for last in train(model, objective, batches, config, folder=run, fingerprint=identity):
+            _tell(progress, plan, last, len(batches) * config.epochs)
+        learned = Learned(model.cpu().eval(), assembler, layout)
+        keys = assembler.encoders.items.keys
+        vectors = learned.vectors(keys, now)
     metric: Metric = plan.kind.metric
     words, arrays = parts(learned, plan.use, plan.options, ())
     return save(
         folder,
         kind=f"recall.{plan.use}",
         name=plan.name,
-        form=Vectors(keys, learned.vectors(keys, now), metric),
+        form=Vectors(keys, vectors, metric),
         arrays=arrays,
         config=words | plan.words(),
         reads=reads_of(schema),
@@ -179,12 +194,11 @@ def ranker(
     validate = partial(judged, held=held)
     last: Step | None = None
     best: Mapping[str, float] = {}
-    for last in train(
-        model, Bce(loss), batches, config, validate=validate, folder=run, fingerprint=fingerprint(*words)
-    ):
-        best = last.metrics if last.best else best
-        if progress:
-            progress(last.step, len(batches) * config.epochs, f"{plan.name} epoch {last.epoch}, loss {last.loss:.3f}")
+    identity = fingerprint(*words)
+    with threads(config.threads):
+        for last in train(model, Bce(loss), batches, config, validate=validate, folder=run, fingerprint=identity):
+            best = last.metrics if last.best else best
+            _tell(progress, plan, last, len(batches) * config.epochs)
     kept = learned_on.keep()["recalled"]
     drawn = {name for name, task in schema.tasks.items() if not isinstance(task.on, str)}
     shift = {name: float(np.log(kept)) for name in drawn if kept > 0}
@@ -202,6 +216,11 @@ def ranker(
         metrics={"requests": len(learned_on), **{name: round(value, 6) for name, value in best.items()}},
         created_ms=created_ms,
     )
+
+
+def _tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None:
+    if progress:
+        progress(step.step, steps, f"{plan.name} epoch {step.epoch}, loss {step.loss:.3f}")
 
 
 def judged(model: Any, held: Ranking) -> dict[str, float]:

@@ -54,6 +54,13 @@ class TargetAttention(nn.Module):
             zero = past_ND.new_zeros(len(rows), d)
             return zero.index_add(0, row_P, self.rest(s_PH) * past_PD)
 
+        if torch.compiler.is_exporting():  # an exported graph has no pairs, whose number it could not know
+            x_BLD, mask_RL = past_RLD[request_of], torch.arange(steps, device=length.device) < length[:, None]
+            both_BLH = linear(x_BLD * target_BD.unsqueeze(1), both_W) + target_BH.unsqueeze(1)
+            s_BLH = both_BLH + past_NH.view(-1, steps, past_NH.shape[1])[request_of]
+            a_BL = self.rest(s_BLH.flatten(0, 1)).view(-1, steps) * mask_RL[request_of]
+            return torch.bmm(a_BL.unsqueeze(1), x_BLD).squeeze(1)
+
         every = torch.arange(len(target_BD), device=request_of.device)
         if self.training or torch.is_grad_enabled():
             return interest(every)
