@@ -1,6 +1,6 @@
 """A trained thing on disk, and releases of them: manifest + arrays + tables, checksummed, no pickle, no code.
 
-An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC. A release is a folder
+An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC, graphs as `.onnx`. A release is a folder
 `<releases>/<id>/` that is an artifact itself (keys, profiles, tables, the document) and holds one artifact
 per part under `artifacts/`; `current` is a symlink to the one that is live. Everything is written beside
 its place, synced, and renamed into it, so that a reader sees a whole one or none.
@@ -32,7 +32,7 @@ from shortlist.forms import Form, Lists, Metric, Vectors
 from shortlist.schema import Catalogue, Keys, Profiles, Schema, Vocabulary
 
 __all__ = [
-    "FORMAT", "Manifest", "FileEntry", "Artifact", "save", "load", "check_fits",
+    "FORMAT", "Manifest", "FileEntry", "Artifact", "save", "amend", "load", "check_fits",
     "Releases", "Release", "Summary", "Check",
 ]  # fmt: skip
 
@@ -234,6 +234,14 @@ class Artifact:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _refuse(f"not a table: {error}", path) from None
 
+    def graph(self, name: str) -> bytes:
+        """One ONNX graph as it was saved; whoever runs it parses it."""
+        path = self._path(name, "onnx")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _refuse(f"cannot be read: {error.strerror}", path, "check permissions and the disk") from None
+
     def form(self) -> Form:
         """The form it was saved with. Raises ArtifactError when it has none."""
         form = self.manifest.form
@@ -282,7 +290,35 @@ def save(
 
     `config` is a frozen config or plain tables; `metrics` must be finite. Raises ArtifactError.
     """
+    parts: dict[str, Any] = {"kind": kind, "name": name, "form": form, "arrays": arrays, "tables": tables}
+    parts |= {"config": config, "reads": reads, "fingerprint": fingerprint, "snapshot": snapshot, "metrics": metrics}
+    return _replace(Path(folder), lambda scratch: _write(scratch, created_ms=created_ms, **parts))
+
+
+def amend(folder: str | Path, *, config: Mapping[str, Any], graphs: Mapping[str, bytes]) -> Manifest:
+    """Give an artifact these further keys of its config, and these ONNX graphs in place of those it has.
+
+    All else stays as it is, byte for byte. Raises ArtifactError.
+    """
     folder = Path(folder)
+    old = load(folder)
+
+    def write(scratch: Path) -> Manifest:
+        for file in set(old.manifest.files) - set(old.names("onnx")):
+            shutil.copyfile(folder / file, scratch / file, follow_symlinks=False)
+            _sync(scratch / file)
+        for name, graph in graphs.items():
+            (scratch / _file(name, "onnx")).write_bytes(graph)
+            _sync(scratch / _file(name, "onnx"))
+        table = plain(old.manifest)
+        table["config"] = old.manifest.config | _jsonable(config, f"{old.manifest.name}.config")
+        return _seal_files(scratch, table)
+
+    return _replace(folder, write)
+
+
+def _replace(folder: Path, write: Callable[[Path], Manifest]) -> Manifest:
+    """What `write` leaves in an empty folder beside this one takes its place."""
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise _refuse("this folder is not an artifact; it stays as it is", folder, "choose another folder")
     with _os_errors(folder):
@@ -290,20 +326,7 @@ def save(
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}-", dir=folder.parent))
         scratch.chmod(0o755)
         try:
-            manifest = _write(
-                scratch,
-                kind=kind,
-                name=name,
-                form=form,
-                arrays=arrays,
-                tables=tables,
-                config=config,
-                reads=reads,
-                fingerprint=fingerprint,
-                snapshot=snapshot,
-                metrics=metrics,
-                created_ms=created_ms,
-            )
+            manifest = write(scratch)
             if folder.exists():
                 # The old one steps aside for a moment: releases, not artifacts, are what servers read.
                 aside = scratch.with_name(f"{scratch.name}-old")
@@ -352,6 +375,11 @@ def _write(
         _write_array(folder / _file(label, "npy"), np.asarray(array))
     for label, frame in {**(tables or {}), **form_tables}.items():
         _write_table(folder / _file(label, "arrow"), frame)
+    return _seal_files(folder, table)
+
+
+def _seal_files(folder: Path, table: dict[str, Any]) -> Manifest:
+    """The manifest of all files that lie in the folder."""
     files = {path.name: _entry(path) for path in sorted(folder.iterdir()) if path.is_file()}
     table["files"] = plain(files)
     _write_json(folder / MANIFEST, table)

@@ -16,12 +16,13 @@ __all__ = ["command"]
 @project_option
 @click.option("--on", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--scene", default="home", show_default=True)
+@click.option("--map/--no-map", "mapped", default=True, help="Draw the items' map beside the report (seconds).")
 @json_option
-def command(project_file: str, on: str, scene: str, as_json: bool) -> None:
+def command(project_file: str, on: str, scene: str, mapped: bool, as_json: bool) -> None:
     """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
     from shortlist.evaluation import outcome
     from shortlist.evaluation.project import evaluate, open_data, train, trained
-    from shortlist.evaluation.report import write_report
+    from shortlist.evaluation.report import write_map, write_report
 
     project = load(project_file)
     data, part = open_data(project), cast(Literal["valid", "test"], on)
@@ -40,12 +41,29 @@ def command(project_file: str, on: str, scene: str, as_json: bool) -> None:
     reports = project.home / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     recipe = {"on": on, "scene": scene, **found.recipe}
-    (reports / "metrics.json").write_text(json.dumps({"recipe": recipe, "figures": figures}), encoding="utf-8")
-    write_report(outcome.report(found, project.config, data.catalogue.items.keys, took), reports / "report.html")
+    every = {
+        "recipe": recipe,
+        "figures": figures,
+        "cohorts": outcome.cohort_figures(found, project.config.seed),
+        "stages": outcome.stage_figures(found, project.config.seed),
+    }
+    (reports / "metrics.json").write_text(json.dumps(every), encoding="utf-8")
+    started = time.perf_counter()
+    page = outcome.item_map_page(data, part, project.config.seed) if mapped else None
+    if page is not None:
+        write_map(page, reports / "map.html")
+        took["map"] = time.perf_counter() - started
+        say(f"map: {reports / 'map.html'}")
+    else:
+        (reports / "map.html").unlink(missing_ok=True)  # of an earlier evaluation
+    told = outcome.report(
+        found, project.config, data.catalogue.items.keys, took, outcome.runs(data, part), "map.html" if page else None
+    )
+    write_report(told, reports / "report.html")
     say(f"report: {reports / 'report.html'}")
     if as_json:
-        emit({"recipe": recipe, "figures": figures})
+        emit(every)
         return
     table(outcome.table(figures, found.measured.ks, found.measured.page))
-    for line in outcome.verdicts(found.measured, project.config.seed):
+    for line in outcome.said(found, project.config.seed):
         print(line)

@@ -53,13 +53,16 @@ PREFIXES = {
 
 
 def pages(engine: Engine, home: Path) -> list[Route]:
-    """The dashboard's routes; `home` is the project's folder, where `reports/report.html` may lie."""
+    """The dashboard's routes; `home` is the project's folder: `report.html` and `map.html` may lie in its `reports`."""
     shown = _Pages(engine, home)
     return [
         Route("/", partial(shown.answer, "overview.html", shown.overview)),
         Route("/request", partial(shown.answer, "request.html", shown.request)),
         Route("/releases", partial(shown.answer, "releases.html", shown.releases)),
         Route("/report", shown.report),
+        Route("/report.html", shown.report),
+        Route("/map", shown.map),
+        Route("/map.html", shown.map),
         Route("/dashboard.css", shown.style),
     ]
 
@@ -68,6 +71,7 @@ class _Pages:
     def __init__(self, engine: Engine, home: Path) -> None:
         self.engine = engine
         self.file = home / "reports" / "report.html"
+        self.map_file = home / "reports" / "map.html"
         self.css = (FOLDER / "dashboard.css").read_text(encoding="utf-8")
         self.threads: anyio.CapacityLimiter | None = None
         self.templates = jinja2.Environment(
@@ -98,6 +102,8 @@ class _Pages:
         nav = [("/", "Overview"), ("/request", "Request"), ("/releases", "Releases"), ("/docs", "API")]
         if self.file.is_file():
             nav.append(("/report", "Report"))
+        if self.map_file.is_file():
+            nav.append(("/map", "Map"))
         release = self.engine.live.id if self.engine.ready else None
         status = values.pop("status", 200)
         page = self.templates.get_template(template)
@@ -120,10 +126,17 @@ class _Pages:
 
     async def report(self, request: Request) -> Response:
         """The evaluation's report as it lies."""
+        return await self.lying(self.file, "no report")
+
+    async def map(self, request: Request) -> Response:
+        """The map of the items as it lies."""
+        return await self.lying(self.map_file, "no map")
+
+    async def lying(self, file: Path, missing: str) -> Response:
         try:
-            text = await anyio.Path(self.file).read_text(encoding="utf-8")
+            text = await anyio.Path(file).read_text(encoding="utf-8")
         except OSError:
-            raise HTTPException(404, "no report") from None
+            raise HTTPException(404, missing) from None
         return HTMLResponse(text, headers={"content-security-policy": REPORT_POLICY})
 
     async def style(self, request: Request) -> Response:

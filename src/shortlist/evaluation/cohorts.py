@@ -67,7 +67,7 @@ def cohorts(
 
 
 def thirds(counts: Ints, among: NDArray[np.bool_]) -> list[tuple[str, int, NDArray[np.bool_]]]:
-    """(`new`, its largest count, mask) and (`old`, its smallest count, mask) of counts [N] under `among`, or nothing."""
+    """(`new`, its largest count, mask) and (`old`, its smallest count, mask) of counts [N] `among`, or nothing."""
     mine = np.sort(counts[among])
     if len(mine) < 3:
         return []

@@ -3,19 +3,25 @@
 import os
 import platform
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from shortlist import __version__
 from shortlist.config import ProjectConfig
 from shortlist.evaluation.funnel import Listed, Measured
-from shortlist.evaluation.project import Outcome
-from shortlist.evaluation.report import ChannelFigures, Report, Row
+from shortlist.evaluation.project import Data, Outcome, trained
+from shortlist.evaluation.report import ChannelFigures, Cut, MapPage, Part, Report, Row, Run, Score
+from shortlist.evaluation.stages import DEPTH, MERGE, Staged
+from shortlist.evaluation.tsne import chance, item_map, picture, purity
+from shortlist.forms import Vectors
 from shortlist.metrics.beyond import exposure
-from shortlist.metrics.bootstrap import Estimate, mean, means
+from shortlist.metrics.bootstrap import Estimate, difference, mean, means
+from shortlist.schema import Catalogue, Schema, text
+from shortlist.training.curves import read
 
-__all__ = ["figures", "table", "verdicts", "report"]
+__all__ = ["figures", "cohort_figures", "stage_figures", "table", "verdicts", "report", "runs", "item_map_page"]
 
 Figures = dict[str, dict[str, list[float]]]
 
@@ -33,6 +39,39 @@ def figures(outcome: Outcome, seed: int) -> Figures:
         row |= {f"coverage@{k}": [value] * 3 for k, value in listed.coverage.items()}
         out[listed.name] = row
     return out
+
+
+def cohort_figures(outcome: Outcome, seed: int) -> dict[str, Any]:
+    """`{cohort: {"of", "bound", "size", "figures": {list: {metric: [value, low, high]}}}}`, without what is unknown."""
+    out: dict[str, Any] = {}
+    for cohort in outcome.cohorts:
+        rows = {name: means(columns, np.random.default_rng(seed)) for name, columns in cohort.columns.items()}
+        told = {
+            name: {m: [e.value, e.low, e.high] for m, e in row.items() if np.isfinite(e.value)}
+            for name, row in rows.items()
+        }
+        out[cohort.name] = {"of": cohort.of, "bound": cohort.bound, "size": cohort.size, "figures": told}
+    return out
+
+
+def stage_figures(outcome: Outcome, seed: int) -> dict[str, Any]:
+    """What scoring stages are worth as plain figures; empty where the scene has none."""
+    staged = outcome.staged
+    if staged is None:
+        return {}
+    survivals = []
+    for s in staged.survivals:
+        row: dict[str, Any] = {"by": s.by, "best": s.depth, "cuts": s.cuts.tolist()}
+        row["kept"] = [round(float(x), 6) for x in np.nanmean(s.shares, axis=0)]
+        if staged.keep is not None:
+            e = mean(s.at(staged.keep), np.random.default_rng(seed))
+            row |= {"keep": staged.keep, "kept_at_keep": [e.value, e.low, e.high]}
+        survivals.append(row)
+    scores = [
+        {"score": j.score, "label": j.label, **{name: value for name, value in j.metrics.items() if np.isfinite(value)}}
+        for j in staged.judged
+    ]
+    return {"requests": staged.requests, "candidates": staged.rows, "survival": survivals, "scores": scores}
 
 
 def table(found: Figures, ks: tuple[int, ...], page: int) -> list[list[str]]:
@@ -72,14 +111,40 @@ def verdicts(measured: Measured, seed: int) -> list[str]:
     return out
 
 
+def stage_verdicts(staged: Staged, seed: int) -> list[str]:
+    """What the stages' figures say in words: what the first cut loses, and how each score orders a request."""
+    out = []
+    if staged.survivals and staged.keep is not None:
+        first, merge = staged.survivals[0], staged.survivals[-1]
+        kept, other = first.at(staged.keep), merge.at(staged.keep)
+        out.append(
+            f"{first.by} keeps {_span(mean(kept, np.random.default_rng(seed)), 3)} of the {DEPTH} that "
+            f"{staged.names[-1]} puts first within its best {staged.keep}; cutting in merge order would keep "
+            f"{_span(mean(other, np.random.default_rng(seed)), 3)}, difference "
+            f"{_span(difference(kept, other, np.random.default_rng(seed)), 3)}"
+        )
+    for label in dict.fromkeys(j.label for j in staged.judged):
+        rows = [j for j in staged.judged if j.label == label]
+        said = ", ".join(f"{j.score} {j.metrics['gauc']:.4f}" for j in rows)
+        out.append(f"GAUC on {label}: {said}")
+    return out
+
+
 def _span(e: Estimate, digits: int = 4) -> str:
     return f"{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]"
 
 
 def report(
-    outcome: Outcome, config: ProjectConfig, items: np.ndarray[Any, np.dtype[np.int64]], took: Mapping[str, float]
+    outcome: Outcome,
+    config: ProjectConfig,
+    items: np.ndarray[Any, np.dtype[np.int64]],
+    took: Mapping[str, float],
+    runs: tuple[Run, ...] = (),
+    map: str | None = None,
 ) -> Report:
-    """The report with pictures. `items` are the catalogue's keys, `took` seconds by step."""
+    """The report with pictures. `items` are the catalogue's keys, `took` seconds by step, `map` the map's file beside
+    it.
+    """
     measured = outcome.measured
     deepest, page = max(measured.ks), measured.page
     rows = []
@@ -131,5 +196,108 @@ def report(
         adds_metric=f"recall@{deepest}",
         requests=measured.requests,
         skipped=measured.requests - measured.labelled,
-        notes=tuple(verdicts(measured, config.seed)),
+        notes=tuple(said(outcome, config.seed)),
+        parts=parts(outcome, config.seed),
+        part_metrics=tuple(dict.fromkeys((f"recall@{page}", f"recall@{deepest}", f"ndcg@{page}"))),
+        runs=runs,
+        map=map,
+        **_stages(outcome.staged),
     )
+
+
+def said(outcome: Outcome, seed: int) -> list[str]:
+    """All verdicts."""
+    return verdicts(outcome.measured, seed) + (stage_verdicts(outcome.staged, seed) if outcome.staged else [])
+
+
+def parts(outcome: Outcome, seed: int) -> dict[str, tuple[Part, ...]]:
+    """Cohorts as the report shows them, by what is parted."""
+    out: dict[str, tuple[Part, ...]] = {}
+    for cohort in outcome.cohorts:
+        users = cohort.of == "users"
+        what = "events behind them" if users else "users in training"
+        edge = f"at {'most' if cohort.name.startswith('new') else 'least'} {cohort.bound:,} {what}"
+        words = f"{cohort.size:,} {'users' if users else 'labels'}, {edge}"
+        rows = {name: means(columns, np.random.default_rng(seed)) for name, columns in cohort.columns.items()}
+        out[cohort.of] = (*out.get(cohort.of, ()), Part(cohort.name, words, rows))
+    return out
+
+
+def _stages(staged: Staged | None) -> dict[str, Any]:
+    if staged is None:
+        return {}
+    words = (
+        f"Measured on {staged.requests:,} requests without cuts, so that every stage scores all {staged.rows:,} "
+        "candidates in budget."
+    )
+    cuts = []
+    for s in staged.survivals:
+        by = "merge order" if s.by == MERGE else s.by
+        cuts.append(Cut(f"{by}, of the {s.depth} best", s.cuts, np.nanmean(s.shares, axis=0)))
+    scores = [Score("merge order" if j.score == MERGE else j.score, j.label, j.metrics, j.curve) for j in staged.judged]
+    return {"cuts": tuple(cuts), "keep": staged.keep, "scores": tuple(scores), "stage_words": words}
+
+
+def runs(data: Data, on: Literal["valid", "test"]) -> tuple[Run, ...]:
+    """Logs of the runs behind the part's models, in the order of the funnel; of what learns without steps none."""
+    folder = data.project.home / "models" / on / ".runs"
+    out = []
+    for name, artifact in (trained(data, on) or {}).items():
+        log = Path(folder / name / "log.jsonl")
+        if not log.is_file() or not any(file.startswith("weight.") for file in artifact.names("npy")):
+            continue
+        records = read(log)
+        if any("loss" in record for record in records):
+            out.append(Run(name, records))
+    return tuple(out)
+
+
+def item_map_page(data: Data, on: Literal["valid", "test"], seed: int, limit: int = 1500) -> MapPage | None:
+    """A map of at most `limit` items by the first channel that has vectors; None where no channel has."""
+    for name, artifact in (trained(data, on) or {}).items():
+        form = artifact.form() if artifact.manifest.form is not None else None
+        if not isinstance(form, Vectors) or len(form.keys) < 2:
+            continue
+        found = item_map(form, np.random.default_rng(seed), limit)
+        items = data.catalogue.items
+        ids = items.take("id", found.keys)
+        titles = items.take(data.schema.title, found.keys) if data.schema.title else ids
+        shown = [str(t if t is not None else i) for t, i in zip(titles, ids, strict=True)]
+        field = category_of(data.schema, data.catalogue)
+        names = first_values(data.schema, data.catalogue, field, found.keys) if field else [None] * len(shown)
+        codes = np.array([-1] * len(names), dtype=np.int64)
+        known = np.array([n is not None for n in names])
+        if known.any():
+            codes[known] = np.unique([n for n in names if n is not None], return_inverse=True)[1]
+        colour = f", coloured by {field}" if field else ""
+        some = f"{len(shown):,} of {len(form.keys):,} items" if len(shown) < len(form.keys) else f"{len(shown):,} items"
+        words = f"{some} as the channel {name} sees them{colour}."
+        svg = picture(found.places, shown, names)
+        near, random = purity(found.vectors, codes), chance(codes)
+        return MapPage("A map of the items", words, svg, 10, near, random)
+    return None
+
+
+def category_of(schema: Schema, catalogue: Catalogue) -> str | None:
+    """The item field that colours a map: the schema's category, else the first with a few values (2 to 50)."""
+    if schema.category is not None:
+        return schema.category
+    for name, field in schema.items.items():
+        if field.kind not in ("sparse", "varlen") or name in (schema.title, schema.image):
+            continue
+        values = {v for v in first_values(schema, catalogue, name, catalogue.items.keys) if v is not None}
+        if 2 <= len(values) <= 50:
+            return name
+    return None
+
+
+def first_values(
+    schema: Schema, catalogue: Catalogue, name: str, keys: np.ndarray[Any, np.dtype[np.int64]]
+) -> list[str | None]:
+    """The first value of an item field for keys [N] as text, None where there is none."""
+    split = schema.items[name].split
+    raw = catalogue.items.take(name, keys).tolist()
+    if split:
+        raw = [value.split(split)[0] if isinstance(value, str) else value for value in raw]
+    first = [(value[0] if len(value) else None) if isinstance(value, list | tuple) else value for value in raw]
+    return [value or None for value in text(first).to_list()]

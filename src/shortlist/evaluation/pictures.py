@@ -12,9 +12,10 @@ import numpy as np
 import vl_convert
 from numpy.typing import NDArray
 
-from shortlist.evaluation.report import Report, count, headline_metrics, metric, share
+from shortlist.evaluation.report import Cut, Report, Score, count, headline_metrics, metric, share
 from shortlist.metrics.beyond import lorenz
 from shortlist.metrics.bootstrap import Estimate
+from shortlist.training import curves
 
 __all__ = ["draw", "PALETTE"]
 
@@ -55,6 +56,12 @@ def draw(report: Report) -> dict[str, str]:
     if report.drops:
         by_size = sorted(report.drops.items(), key=lambda drop: -drop[1])
         out["drops"] = _svg(_bars([(name, _exactly(n), GREY) for name, n in by_size], count))
+    if report.cuts:
+        out["cuts"] = _svg(_cuts(report.cuts, report.keep))
+    if any(score.curve is not None for score in report.scores):
+        out["calibration"] = _svg(_calibration(report.scores))
+    for run in report.runs:
+        out[f"run {run.name}"] = curves.draw(run.records)
     return out
 
 
@@ -153,12 +160,75 @@ def _curves(counts: Mapping[str, NDArray[np.int64]]) -> Any:
     legend = [
         {"x": 0.6, "y": 0.08 + 0.08 * n, "name": name, "color": colors[name]} for n, name in enumerate(reversed(lines))
     ]
-    keys = alt.Chart(alt.InlineData(values=legend))
-    marks = keys.mark_point(shape="stroke", size=260, strokeWidth=3, opacity=1).encode(
-        x=x_of, y=y_of, color=alt.Color("color:N", scale=None)
+    return alt.layer(diagonal, line, *_legend(legend, x_of, y_of)).properties(width=400, height=270)
+
+
+def _cuts(cuts: Sequence[Cut], keep: int | None) -> Any:
+    """Survival by cut, each order a line, its name in the empty corner; the configured cut stands as a dashed line."""
+    colors = [TEAL, BLUE, GREY, ORANGE]
+    points: list[dict[str, Any]] = [
+        {"x": int(a), "y": _or_none(b), "name": cut.name, "color": color}
+        for cut, color in zip(cuts, colors, strict=False)
+        for a, b in zip(cut.cuts, cut.shares, strict=True)
+    ]
+    far = max(p["x"] for p in points)
+    across = alt.Axis(title="candidates kept", format="~s", tickCount=5)
+    up = alt.Axis(title="share of the ranker's best that are kept", format="%", tickCount=5)
+    x_of = alt.X("x:Q", scale=alt.Scale(domain=[0, far], nice=False), axis=across)
+    y_of = alt.Y("y:Q", scale=alt.Scale(domain=[0, 1]), axis=up)
+    color_of = alt.Color("color:N", scale=None)
+    line = alt.Chart(alt.InlineData(values=points)).mark_line(strokeWidth=2)
+    layers = [line.encode(x=x_of, y=y_of, detail="name:N", color=color_of)]
+    if keep is not None and keep <= far:
+        mark = alt.Chart(alt.InlineData(values=[{"x": keep}])).mark_rule(color=SOFT, strokeDash=[3, 3])
+        layers.append(mark.encode(x=x_of))
+    names = [(cut.name, color) for cut, color in zip(cuts, colors, strict=False)]
+    legend = [
+        {"x": 0.42 * far, "y": 0.06 + 0.08 * n, "name": name, "color": color}
+        for n, (name, color) in enumerate(reversed(names))
+    ]
+    return alt.layer(*layers, *_legend(legend, x_of, y_of)).properties(width=400, height=270)
+
+
+def _calibration(scores: Sequence[Score]) -> Any:
+    """Said against seen, a point per bin with its interval; on the dashed line both are the same."""
+    shown = [score for score in scores if score.curve is not None][:4]
+    colors = [TEAL, BLUE, ORANGE, GREY]
+    points: list[dict[str, Any]] = []
+    for score, color in zip(shown, colors, strict=False):
+        assert score.curve is not None
+        found = zip(score.curve.predicted, score.curve.observed, score.curve.low, score.curve.high, strict=True)
+        points += [
+            {"x": float(p), "y": float(o), "low": float(a), "high": float(b), "color": color} for p, o, a, b in found
+        ]
+    far = max(max(p["x"], p["y"], p["high"]) for p in points) or 1.0
+    scale = alt.Scale(domain=[0, far], nice=False, clamp=True)
+    axis: dict[str, Any] = {"tickCount": 5, "format": ".2~g"}
+    x_of = alt.X("x:Q", scale=scale, axis=alt.Axis(title="probability said", **axis))
+    y_of = alt.Y("y:Q", scale=scale, axis=alt.Axis(title="share of positives seen", **axis))
+    color_of = alt.Color("color:N", scale=None)
+    even = alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}, {"x": far, "y": far}]))
+    diagonal = even.mark_line(strokeDash=[3, 3], strokeWidth=1, color=SOFT).encode(x=x_of, y=y_of)
+    base = alt.Chart(alt.InlineData(values=points))
+    rule = base.mark_rule(strokeWidth=1.2).encode(x=x_of, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color_of)
+    dots = base.mark_circle(size=36, opacity=1).encode(x=x_of, y=y_of, color=color_of)
+    names = [(f"{score.name}: {score.label}", color) for score, color in zip(shown, colors, strict=False)]
+    legend = [
+        {"x": 0.55 * far, "y": (0.06 + 0.08 * n) * far, "name": name, "color": color}
+        for n, (name, color) in enumerate(reversed(names))
+    ]
+    return alt.layer(diagonal, rule, dots, *_legend(legend, x_of, y_of)).properties(width=400, height=270)
+
+
+def _legend(rows: Sequence[Mapping[str, Any]], x_of: alt.X, y_of: alt.Y) -> tuple[Any, Any]:
+    """Names in their colours at places inside the picture."""
+    keys = alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
+    marks = keys.mark_point(shape="stroke", size=260, strokeWidth=3, opacity=1)
+    words = keys.mark_text(align="left", dx=16, fontSize=12, color=INK)
+    return (
+        marks.encode(x=x_of, y=y_of, color=alt.Color("color:N", scale=None)),
+        words.encode(x=x_of, y=y_of, text="name:N"),
     )
-    words = keys.mark_text(align="left", dx=16, fontSize=12, color=INK).encode(x=x_of, y=y_of, text="name:N")
-    return alt.layer(diagonal, line, marks, words).properties(width=400, height=270)
 
 
 def _or_none(value: float) -> float | None:

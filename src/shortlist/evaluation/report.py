@@ -7,18 +7,22 @@ channels.
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import ConfigError
 from shortlist.metrics.bootstrap import Estimate
+from shortlist.metrics.calibration import Curve
 
-__all__ = ["write_report", "render", "Report", "Row", "ChannelFigures", "Kind"]
+__all__ = [
+    "write_report", "write_map", "render", "render_map",
+    "Report", "Row", "ChannelFigures", "Part", "Cut", "Score", "Run", "MapPage", "Kind",
+]  # fmt: skip
 
 Kind = Literal["channel", "merged", "page"]
 
@@ -54,6 +58,54 @@ class ChannelFigures:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the users or of the labels: `words` say which, `metrics[list][metric]` what the lists reach there."""
+
+    name: str
+    words: str
+    metrics: Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Share [K] of a ranker's best that are within the first `cuts` [K] of an earlier order."""
+
+    name: str
+    cuts: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score against one label; `curve` where it is a probability."""
+
+    name: str
+    label: str
+    metrics: Mapping[str, float]
+    curve: Curve | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model's training: records of its log, as `training.curves.read` gives them."""
+
+    name: str
+    records: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class MapPage:
+    """A map of items. `near` of the nearest `k` neighbours share an item's category, `chance` would by accident."""
+
+    title: str
+    words: str
+    svg: str
+    k: int = 10
+    near: float = float("nan")
+    chance: float = float("nan")
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the page shows.
 
@@ -62,7 +114,9 @@ class Report:
     candidates per request left after each stage, in order. `drops`: candidates dropped by reason, over all
     requests. `counts`: per item of the catalogue, zeros included, by name (`training log`, `page`): the
     popularity curves. `adds_metric` says what `ChannelFigures.adds` is measured in. `skipped` of the
-    `requests` have no label and are not in the means.
+    `requests` have no label and are not in the means. `parts` are cohorts by what is parted (`users`, `items`), of which
+    `part_metrics` are shown; `cuts` and `scores` say what scoring stages are worth, `keep` is the first stage's cut as
+    configured, `stage_words` say over what. `map` names the map's file where one lies beside the report.
     """
 
     title: str
@@ -80,6 +134,14 @@ class Report:
     skipped: int = 0
     level: float = 0.95
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
+    part_metrics: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    keep: int | None = None
+    scores: tuple[Score, ...] = ()
+    stage_words: str = ""
+    runs: tuple[Run, ...] = ()
+    map: str | None = None
 
     def __post_init__(self) -> None:
         C = len(self.channels)
@@ -92,7 +154,15 @@ def write_report(report: Report, path: Path) -> None:
 
     Raises ConfigError when the packages that draw it are not installed.
     """
-    page = render(report)
+    _write(render(report), path)
+
+
+def write_map(page: MapPage, path: Path) -> None:
+    """The same for a map of items."""
+    _write(render_map(page), path)
+
+
+def _write(page: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -107,28 +177,17 @@ def write_report(report: Report, path: Path) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
+    environment = _environment()
+    from markupsafe import Markup
 
-        from shortlist.evaluation import pictures
-    except ModuleNotFoundError as error:
-        what, hint = f"{error.name} is not installed", 'pip install "shortlist[serve]"'
-        raise ConfigError(what, where="report", hint=hint) from None
+    from shortlist.evaluation import pictures
 
-    environment = Environment(
-        loader=PackageLoader("shortlist.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(metric=metric, count=count, share=share, label=label)
     drawn = {name: Markup(svg) for name, svg in pictures.draw(report).items()}
     headline = headline_metrics(report)
     known = {name for row in report.rows for name in row.metrics}
     return environment.get_template("report.html.jinja").render(
         report=report,
+        score_metrics=list(dict.fromkeys(name for score in report.scores for name in score.metrics)),
         cards=_cards(report),
         pictures=drawn,
         palette=pictures.PALETTE,
@@ -138,6 +197,35 @@ def render(report: Report) -> str:
         dropped=sum(report.drops.values()),
         percent=f"{100 * report.level:g} %",
     )
+
+
+def render_map(page: MapPage) -> str:
+    """A map as text."""
+    environment = _environment()
+    from markupsafe import Markup
+
+    return environment.get_template("map.html.jinja").render(
+        page=page, svg=Markup(page.svg), known=page.near == page.near
+    )
+
+
+def _environment() -> Any:
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        what, hint = f"{error.name} is not installed", 'pip install "shortlist[serve]"'
+        raise ConfigError(what, where="report", hint=hint) from None
+    environment = Environment(
+        loader=PackageLoader("shortlist.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(metric=metric, count=count, share=share, label=label)
+    return environment
 
 
 def headline_metrics(report: Report) -> list[str]:
@@ -168,7 +256,10 @@ def count(value: float | None) -> str:
 def label(name: str) -> str:
     """`ndcg@10` as a person writes it: NDCG@10."""
     stem, at, cut = name.partition("@")
-    words = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini"}
+    words = {
+        "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini",
+        "auc": "AUC", "gauc": "GAUC", "ne": "NE", "ece": "ECE", "calibration": "Σp / Σy",
+    }  # fmt: skip
     return words.get(stem, stem.replace("_", " ").capitalize()) + at + cut
 
 
