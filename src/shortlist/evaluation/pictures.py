@@ -197,10 +197,9 @@ def _calibration(scores: Sequence[Score]) -> Any:
     points: list[dict[str, Any]] = []
     for score, color in zip(shown, colors, strict=False):
         assert score.curve is not None
-        found = zip(score.curve.predicted, score.curve.observed, score.curve.low, score.curve.high, strict=True)
-        points += [
-            {"x": float(p), "y": float(o), "low": float(a), "high": float(b), "color": color} for p, o, a, b in found
-        ]
+        c = score.curve
+        columns = np.stack([c.predicted, c.observed, c.low, c.high], axis=1).tolist()
+        points += [dict(zip(("x", "y", "low", "high"), row, strict=True)) | {"color": color} for row in columns]
     far = max(max(p["x"], p["y"], p["high"]) for p in points) or 1.0
     scale = alt.Scale(domain=[0, far], nice=False, clamp=True)
     axis: dict[str, Any] = {"tickCount": 5, "format": ".2~g"}
@@ -222,7 +221,7 @@ def _calibration(scores: Sequence[Score]) -> Any:
 
 def _legend(rows: Sequence[Mapping[str, Any]], x_of: alt.X, y_of: alt.Y) -> tuple[Any, Any]:
     """Names in their colours at places inside the picture."""
-    keys = alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
+    keys = alt.Chart(alt.InlineData(values=list(rows)))
     marks = keys.mark_point(shape="stroke", size=260, strokeWidth=3, opacity=1)
     words = keys.mark_text(align="left", dx=16, fontSize=12, color=INK)
     return (
