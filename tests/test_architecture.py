@@ -105,8 +105,9 @@ def test_nothing_unpickles_or_runs_text(file: Path) -> None:
             assert not allowed, f"line {node.lineno}"
 
 
-# asked for by name at run time: uvicorn takes the first two, duckdb hands rows over through the third
-PLUGINS = {"uvloop", "httptools", "pyarrow"}
+# asked for by name at run time: uvicorn takes the first two, duckdb hands rows over through the third, torch writes
+# ONNX with the last two
+PLUGINS = {"uvloop", "httptools", "pyarrow", "onnx", "onnxscript"}
 # engines that a room will use when it has an occupant for them; the names of their extras are settled already
 NAMED = {"redis", "kafka", "spark", "sharded", "gbdt", "scann", "text", "track", "tune", "docs"}
 

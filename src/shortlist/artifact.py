@@ -1,7 +1,7 @@
 """A trained thing on disk, and releases of them: manifest + arrays + tables, checksummed, no pickle, no code.
 
-An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC, graphs as `.onnx`. A release is a folder
-`<releases>/<id>/` that is an artifact itself (keys, profiles, tables, the document) and holds one artifact
+An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC, graphs as `.onnx`. A release is a
+folder `<releases>/<id>/` that is an artifact itself (keys, profiles, tables, the document) and holds one artifact
 per part under `artifacts/`; `current` is a symlink to the one that is live. Everything is written beside
 its place, synced, and renamed into it, so that a reader sees a whole one or none.
 """
@@ -9,6 +9,7 @@ its place, synced, and renamed into it, so that a reader sees a whole one or non
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -36,8 +37,10 @@ __all__ = [
     "Releases", "Release", "Summary", "Check",
 ]  # fmt: skip
 
+LOG = logging.getLogger("shortlist.artifact")
 FORMAT = 1
 MANIFEST = "manifest.json"
+MAPPED_ABOVE = 64 << 20  # bytes of an array above which it is mapped: shared by processes, read as needed
 MAX_MANIFEST_BYTES = 64 << 20
 FILE = re.compile(r"[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]*")
 AGAIN = "train and publish again"
@@ -201,7 +204,7 @@ def _os_errors(where: Path) -> Iterator[None]:
 
 
 class Artifact:
-    """An artifact opened for reading. Arrays are mapped, not read: many processes share one copy of them."""
+    """An artifact opened for reading. Large arrays are mapped, so that many processes share one copy of them."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -219,10 +222,13 @@ class Artifact:
         return self.folder / file
 
     def array(self, name: str) -> NDArray[Any]:
-        """One array, memory-mapped and read-only."""
+        """One array, read-only: read where it is small, so that a file cut short later harms nobody; mapped above."""
         path = self._path(name, "npy")
+        small = self.manifest.files[path.name].bytes <= MAPPED_ABOVE
         try:
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            array = np.asarray(np.load(path, mmap_mode=None if small else "r", allow_pickle=False))
+            array.flags.writeable = False
+            return array
         except (OSError, ValueError, EOFError) as error:
             raise _refuse(f"not an array: {error}", path) from None
 
@@ -230,7 +236,7 @@ class Artifact:
         """One frame."""
         path = self._path(name, "arrow")
         try:
-            return pl.read_ipc(path)
+            return pl.read_ipc(path.read_bytes())
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _refuse(f"not a table: {error}", path) from None
 
@@ -454,12 +460,13 @@ def _objects(profiles: Profiles) -> list[str]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of the list of releases."""
+    """One line of the list of releases. `problem` says what is wrong with a manifest that cannot be read."""
 
     id: str
     created_ms: int
     metrics: Mapping[str, Any]
     current: bool
+    problem: str = ""
 
 
 class Release:
@@ -635,23 +642,36 @@ class Releases:
         return target
 
     def list(self) -> tuple[Summary, ...]:
-        """All releases, oldest first. One whose manifest cannot be read raises ArtifactError naming it."""
+        """All releases, oldest first; one whose manifest cannot be read is listed with its problem."""
         current = self.current()
-        manifests = [(name, _read_manifest(self.folder / name)) for name in self._ids()]
-        return tuple(Summary(name, m.created_ms, m.metrics, name == current) for name, m in manifests)
+        return tuple(self._summary(name, name == current) for name in self._ids())
+
+    def _summary(self, name: str, current: bool) -> Summary:
+        try:
+            manifest = _read_manifest(self.folder / name)
+        except ArtifactError as error:
+            return Summary(name, _stamp_ms(name), {}, current, error.what)
+        return Summary(name, manifest.created_ms, manifest.metrics, current)
 
     def rollback(self, to: str | None = None) -> str:
-        """Make an earlier release current: the one named, else the one before it. It is verified first."""
-        ids, current = self._ids(), self.current()
-        if to is None:
-            earlier = [name for name in ids if current is not None and name < current]
-            if not earlier:
-                raise _refuse("there is no earlier release", self.folder, "publish another first")
-            to = earlier[-1]
-        release = self.load(to)
+        """Make an earlier release current: the one named, else the latest before it that is whole. Returns its id.
+
+        Raises ArtifactError when the one named is damaged, or none before the current one is whole.
+        """
+        id = self._whole_before(self.current()) if to is None else self.load(to).id
         with _os_errors(self.folder):
-            self._point(release.id)
-        return release.id
+            self._point(id)
+        return id
+
+    def _whole_before(self, current: str | None) -> str:
+        earlier = [name for name in self._ids() if current is not None and name < current]
+        for name in reversed(earlier):
+            try:
+                return self.load(name).id
+            except ArtifactError as error:
+                LOG.warning("release %s is passed over: %s", name, error)
+        what = f"all {len(earlier)} earlier releases are damaged" if earlier else "there is no earlier release"
+        raise _refuse(what, self.folder, "publish another first")
 
     def load(self, id: str | None = None, *, verify: bool = True) -> Release:
         """Open a release, the current one by default."""
@@ -662,6 +682,15 @@ class Releases:
         if id not in (ids := self._ids()):
             raise _refuse(f"no release is called {id!r}", self.folder, nearest(id, ids))
         return _open(self.folder / id, id, verify=verify)
+
+
+def _stamp_ms(release_id: str) -> int:
+    """The moment an id was claimed at, 0 where it does not begin with one."""
+    try:
+        moment = datetime.strptime(release_id[:18], "%Y%m%dT%H%M%S%f")
+    except ValueError:
+        return 0
+    return round(moment.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _slug(name: str) -> str:

@@ -49,7 +49,8 @@ class Group:
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(channel.shape) for name, channel in self.channels.items()}
-        if len(set(shapes.values())) > 1 or any(len(shape) != 2 for shape in shapes.values()):
+        first = next(iter(shapes.values()), (0, 0))
+        if len(first) != 2 or any(shape != first for shape in shapes.values()):
             raise ValueError(f"channels of a group differ in shape: {shapes}")
         if any(shape[0] != len(self.length) for shape in shapes.values()):
             raise ValueError(f"{len(self.length)} lengths for channels of shape {shapes}")

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import math
 import pkgutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from shortlist.errors import ConfigError
 
 __all__ = [
-    "frozen", "build", "plain", "nearest", "find", "catalogue",
+    "frozen", "build", "plain", "nearest", "find", "catalogue", "own_keys",
     "Positive", "NonNegative", "Count", "Share", "Fraction",
     "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "RankerConfig", "RankingConfig",
     "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
@@ -62,14 +63,30 @@ def nearest(word: str, words: Sequence[str]) -> str:
     return f"known: {', '.join(sorted(words))}" if words else "nothing is accepted here"
 
 
-def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Make a `frozen` config from a table. Raises ConfigError naming the key, the problem and the cure."""
+def build(cls: type[T], table: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> T:
+    """Make a `frozen` config from a table. Raises ConfigError naming the key, the problem and the cure.
+
+    `beside` are keys of the same table that another owns: a key that nobody owns may be meant for one of them.
+    """
     from pydantic import TypeAdapter, ValidationError
 
+    _refuse_nan(table, where)
     try:
         return TypeAdapter(cls).validate_json(_json(table), strict=True)
     except ValidationError as error:
-        raise _explain(cls, error.errors(include_url=False), where) from None
+        raise _explain(cls, error.errors(include_url=False), where, beside) from None
+
+
+def _refuse_nan(value: Any, where: str) -> None:
+    """NaN has no place in JSON: it would become null, and switch things off."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError("not a number", where=where, hint="write a number, or inf for no bound")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_nan(part, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for n, part in enumerate(value):
+            _refuse_nan(part, f"{where}[{n}]")
 
 
 def _json(table: Mapping[str, Any]) -> bytes:
@@ -97,7 +114,9 @@ _SAYS = {
 }
 
 
-def _explain(cls: type, errors: Sequence[Mapping[str, Any]], where: str) -> ConfigError:
+def _explain(
+    cls: type, errors: Sequence[Mapping[str, Any]], where: str, beside: Sequence[str] = ()
+) -> ConfigError:
     """The first problem in our words. Members of a union that failed are one problem: `text or a table`."""
     unknown = ("unexpected_keyword_argument", "extra_forbidden")
     first = next((e for e in errors if e["type"] in unknown), errors[0])  # before the key it was meant to be
@@ -106,6 +125,7 @@ def _explain(cls: type, errors: Sequence[Mapping[str, Any]], where: str) -> Conf
     at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     if kind in unknown:
         names = [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+        names += beside if len(path) == 1 else ()
         at = at.removesuffix(f".{path[-1]}")
         return ConfigError(f"unknown key {path[-1]!r}", where=f"{where}{at}", hint=nearest(str(path[-1]), names))
     if kind in ("missing", "missing_argument"):
@@ -242,13 +262,14 @@ class RankingConfig:
     """What rankers learn on: the latest `share` of what the fit may learn from; recall is fitted before it for that.
 
     Each user is asked about at `moments` of that time, in all at most `requests`; a share of users `held` says when to
-    stop.
+    stop. Publish measures these `runtimes` beside torch and keeps the fastest; `aot` compiles for a while.
     """
 
     share: Fraction = 0.2
     moments: Count = 3
     requests: Count = 20_000
     held: Fraction = 0.1
+    runtimes: tuple[Literal["torch", "onnx", "aot"], ...] = ("torch", "onnx")
 
 
 @frozen
@@ -347,6 +368,7 @@ class Project:
 
 def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
     """A project table as typed config. Keys a part does not own become its `options`, checked by the part."""
+    _refuse_nan(table, where)  # while each key is where it was written
     table = dict(table)
     for key in ("split", "merge", "rerank"):
         if key in table:
@@ -405,9 +427,14 @@ def _part(value: Any, cls: type, where: str) -> Any:
     if not isinstance(value, Mapping):
         what = f"should be a table or a name, got {value!r}"
         raise ConfigError(what, where=where, hint='write { use = "..." }')
-    own = {f.name for f in dataclasses.fields(cls)} - {"options"}
+    own = own_keys(cls)
     options = {k: v for k, v in value.items() if k not in own}
     return {**{k: v for k, v in value.items() if k in own}, "options": options}
+
+
+def own_keys(cls: type) -> tuple[str, ...]:
+    """Keys that a part's table has whatever `use` says; the others are options."""
+    return tuple(f.name for f in dataclasses.fields(cls) if f.name != "options")
 
 
 def _parts(values: Any, where: str) -> Any:

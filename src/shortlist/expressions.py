@@ -5,8 +5,8 @@ Names are columns (dots allowed); numbers, text, true/false, lists; + - * /, com
 """
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,15 +41,17 @@ _NONE = np.array(None, dtype=object)
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed expression. `names` are the columns it reads."""
+    """A parsed expression. `names` are the columns it reads; `where` is the place it was written at, "" for none."""
 
     text: str
     tree: ast.expr
     names: frozenset[str]
+    where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, text: str, where: str = "expression") -> "Expression":
+    def parse(cls, text: str, where: str = "") -> "Expression":
         """Raises ConfigError with the offending part when the text is not in the grammar."""
+        written, where = where, where or "expression"
         if len(text) > MAX_LENGTH:
             raise ConfigError(f"longer than {MAX_LENGTH} characters", where=where, hint="shorten it")
         try:
@@ -58,7 +60,7 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             hint = "write e.g. value >= 4 and category in ['a', 'b']"
             raise ConfigError(f"cannot read {text!r}", where=where, hint=hint) from None
-        return cls(text, tree, names)
+        return cls(text, tree, names, written)
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], length: int | None = None) -> NDArray[Any]:
         """Evaluate on columns of equal length [N]; `length` is needed only where there is no column at all.
@@ -67,12 +69,7 @@ class Expression:
         arithmetic with it is NaN. A list column (object array of lists) fits where any of its values does.
         Raises ConfigError for an unknown column or for types that do not compare.
         """
-        for name in self.names:
-            if name not in columns:
-                from shortlist.config import nearest
-
-                hint = nearest(name, list(columns))
-                raise ConfigError(f"unknown column {name!r}", where=self.text, hint=hint)
+        self.check(columns)
         if length is None:
             length = next((len(column) for column in columns.values()), 0)
         try:
@@ -80,8 +77,25 @@ class Expression:
                 value = _value(self.tree, columns)
         except (TypeError, np.exceptions.DTypePromotionError):
             hint = "compare text with text, numbers with numbers"
-            raise ConfigError("these types do not compare", where=self.text, hint=hint) from None
+            raise ConfigError("these types do not compare", where=self.where or self.text, hint=hint) from None
         return np.broadcast_to(np.asarray(value), (length,)) if np.ndim(value) == 0 else np.asarray(value)
+
+    def check(self, columns: Collection[str]) -> None:
+        """Raises ConfigError when it reads a column that is not among these."""
+        for name in sorted(self.names):
+            if name not in columns:
+                from shortlist.config import nearest
+
+                hint = nearest(name, list(columns))
+                raise ConfigError(f"unknown column {name!r}", where=self.where or self.text, hint=hint)
+
+    def mask(self, columns: Mapping[str, NDArray[Any]], length: int | None = None) -> NDArray[np.bool_]:
+        """Where it holds [N]. Raises ConfigError for an expression that is no condition, such as a field's name."""
+        value = self(columns, length)
+        if value.dtype != bool:
+            what = f"{self.text!r} is a value, not a condition"
+            raise ConfigError(what, where=self.text, hint="write a condition, e.g. price < 30")
+        return value
 
 
 def _name(node: ast.expr) -> str | None:

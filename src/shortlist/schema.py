@@ -20,7 +20,7 @@ from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.expressions import Expression
 
 __all__ = [
-    "Schema", "Field", "Action", "Task", "Vocabulary", "Keys", "Profiles", "Catalogue",
+    "Schema", "Field", "Action", "Task", "Sample", "Vocabulary", "Keys", "Profiles", "Catalogue",
     "canonical", "text", "PAD", "UNKNOWN", "FIRST", "MISSING", "MAX_ID_BYTES",
 ]  # fmt: skip
 
@@ -60,8 +60,18 @@ class Action:
 
 
 @frozen
+class Sample:
+    """`tasks.click.on` of a log without impressions: `per` negatives for each positive, from the recalled candidates,
+    uniformly from the catalogue, or half and half.
+    """
+
+    sample: Literal["recalled", "uniform", "mixed"] = "mixed"
+    per: Count = 4
+
+
+@frozen
 class Task:
-    """A label derived from actions. `on` says which rows carry it: an action's name, or a sampling rule."""
+    """A label derived from actions. `on` says which rows carry it: an action's name, or a sampling rule (`Sample`)."""
 
     positive: str
     on: str | dict[str, Any] = "impression"
@@ -127,10 +137,13 @@ class Schema:
             raise ConfigError(what, where=f"{where}.region", hint=hint)
         self._check_vocabularies(where)
         for name, task in self.tasks.items():
-            Expression.parse(task.positive, f"{where}.tasks.{name}.positive")
-            if isinstance(task.on, str) and task.on not in self.actions:
+            known = ["value", "time_ms", *self.actions, *(f"{action}.value" for action in self.actions)]
+            Expression.parse(task.positive, f"{where}.tasks.{name}.positive").check(known)
+            at = f"{where}.tasks.{name}.on"
+            if not isinstance(task.on, str):
+                build(Sample, task.on, at)
+            elif task.on not in self.actions:
                 hint = nearest(task.on, list(self.actions))
-                at = f"{where}.tasks.{name}.on"
                 raise ConfigError(f"no action is called {task.on!r}", where=at, hint=hint)
 
     def _check_vocabularies(self, where: str) -> None:

@@ -137,6 +137,40 @@ def test_releases_sort_by_time_and_roll_back_and_forth(tmp_path: Path) -> None:
     assert releases.current() == third
 
 
+def test_a_damaged_release_is_listed_with_its_problem_and_passed_over(tmp_path: Path) -> None:
+    first, second = publish(tmp_path), publish(tmp_path, at=NOON + 1)
+    third, fourth = publish(tmp_path, at=NOON + 2), publish(tmp_path, at=NOON + 3)
+    releases = Releases(tmp_path / "releases")
+    (releases.folder / second / "manifest.json").write_bytes(b"{")
+    (releases.folder / third / "table.history.arrow").write_bytes(b"")  # seen only when it is opened
+    broken = "the manifest is damaged: not JSON"
+    assert [(s.id, s.created_ms, s.current, s.problem) for s in releases.list()] == [
+        (first, NOON, False, ""),
+        (second, NOON + 1, False, broken),  # the time is told by its id
+        (third, NOON + 2, False, ""),
+        (fourth, NOON + 3, True, ""),
+    ]
+    assert releases.list()[1].metrics == {}
+    with pytest.raises(ArtifactError) as caught:
+        releases.rollback(second)
+    assert str(caught.value) == f"{releases.folder}/{second}/manifest.json: {broken} (train and publish again)"
+    assert releases.rollback() == first
+    releases.rollback(fourth)
+    (releases.folder / first / "manifest.json").write_bytes(b"{")
+    with pytest.raises(ArtifactError) as caught:
+        releases.rollback()
+    assert str(caught.value) == f"{releases.folder}: all 3 earlier releases are damaged (publish another first)"
+    assert releases.current() == fourth
+
+
+def test_a_damaged_release_with_a_name_of_its_own_has_no_time(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / "releases" / "mine").mkdir()
+    (tmp_path / "releases" / "mine" / "manifest.json").write_text("[]")
+    found = Releases(tmp_path / "releases").list()[1]
+    assert (found.id, found.created_ms, found.problem) == ("mine", 0, "the manifest is damaged: not a table")
+
+
 def test_a_failed_check_leaves_the_current_release(tmp_path: Path) -> None:
     first = publish(tmp_path)
     seen: list[str] = []

@@ -73,6 +73,18 @@ def test_metrics_with_intervals_are_a_table(made: Made) -> None:
     )
 
 
+def test_a_damaged_release_is_a_row_with_its_problem(made: Made) -> None:
+    world, engine, client = made
+    first = engine.live.id
+    world.now += 1000
+    world.publish("second")
+    (world.releases.folder / first / "manifest.json").write_bytes(b"{")
+    text = words(client.get("/releases").text)
+    assert f"{first} 2026-01-01 00:00 serving the manifest is damaged: not JSON" in text
+    assert "20260101T000001000-000-second 2026-01-01 00:00 current 0" not in text  # no figures of that shape
+    assert "20260101T000001000-000-second 2026-01-01 00:00 current" in text
+
+
 def test_the_request_page_shows_slate_reasons_funnel_and_history(made: Made) -> None:
     text = words(ask(made[2], user="ann"))
     assert "What ann sees" in text
@@ -190,6 +202,23 @@ def test_the_report_is_linked_where_there_is_one(made: Made) -> None:
     (folder / "report.html").write_text("<h1>Measured</h1>", encoding="utf-8")
     assert '<a href="/report">Report</a>' in client.get("/releases").text
     assert client.get("/report").text == "<h1>Measured</h1>"
+
+
+def test_the_map_is_linked_where_there_is_one(made: Made) -> None:
+    world, _, client = made
+    assert client.get("/map").status_code == 404
+    assert "/map" not in client.get("/").text
+    folder = world.folder / "var" / "reports"
+    folder.mkdir(parents=True)
+    (folder / "map.html").write_text('<a href="report.html">The report</a>', encoding="utf-8")
+    (folder / "report.html").write_text('<a href="map.html">A map</a>', encoding="utf-8")
+    assert '<a href="/map">Map</a>' in client.get("/releases").text
+    answer = client.get("/map")
+    assert answer.text == '<a href="report.html">The report</a>'
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    # as the two files name each other
+    assert client.get("/map.html").text == answer.text
+    assert client.get("/report.html").text == '<a href="map.html">A map</a>'
 
 
 def test_before_a_release_the_pages_say_so(tmp_path: Path) -> None:

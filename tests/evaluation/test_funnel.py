@@ -56,11 +56,17 @@ def measured() -> Measured:
 
 def test_a_channel_alone_is_cut_at_its_quota_and_leaves_seen_items_out(measured: Measured) -> None:
     # user 0 has seen 0: channel a gives 1, 2; user 1 gets 0, 1
-    assert measured.of("a").lists.tolist() == [[1, 2, -1], [0, 1, -1]]
-    assert measured.of("b").lists.tolist() == [[4, 1, -1], [4, 1, -1]]
+    assert measured.of("a").lists.tolist() == [[1, 2], [0, 1]]
+    assert measured.of("b").lists.tolist() == [[4, 1], [4, 1]]
     # a: user 0 finds one of two in two places, user 1 its only one
     assert measured.of("a").columns["recall@2"].tolist() == [0.5, 1.0]
     assert measured.of("a").columns["recall@1"].tolist() == [0.0, 0.0]
+
+
+def test_nothing_is_said_of_a_channel_beyond_its_quota(measured: Measured) -> None:
+    assert "recall@3" not in measured.of("a").columns
+    assert "recall@3" in measured.of("merged").columns
+    assert measured.deepest == 2
 
 
 def test_the_merge_takes_turns_and_the_page_is_its_head(measured: Measured) -> None:

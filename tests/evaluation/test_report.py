@@ -10,8 +10,26 @@ import numpy as np
 import pytest
 
 from shortlist.errors import ConfigError
-from shortlist.evaluation.report import ChannelFigures, Report, Row, count, label, metric, render, share, write_report
+from shortlist.evaluation.report import (
+    ChannelFigures,
+    Cut,
+    MapPage,
+    Part,
+    Report,
+    Row,
+    Run,
+    Score,
+    count,
+    label,
+    metric,
+    render,
+    render_map,
+    share,
+    write_map,
+    write_report,
+)
 from shortlist.metrics.bootstrap import Estimate
+from shortlist.metrics.calibration import curve
 
 
 def around(value: float, half: float) -> Estimate:
@@ -77,6 +95,29 @@ def sample() -> Report:
         requests=12_408,
         skipped=311,
         notes=("Channel new_arrivals brought nothing to 4 % of the requests.",),
+    )
+
+
+def staged(name: str = "rank.click") -> Report:
+    """The same with cohorts, stages and runs; nothing here was measured."""
+    rng = np.random.default_rng(1)
+    p = rng.random(2000) * 0.3
+    rows = {row.name: {k: v for k, v in row.metrics.items() if k != "mrr@10"} for row in sample().rows}
+    measured = {"auc": 0.7712, "gauc": 0.7421, "calibration": 1.05}
+    cuts = np.array([10, 100, 200])
+    return replace(
+        sample(),
+        parts={"users": (Part("new users", "40 users, at most 3 events", rows), Part("old users", name, rows))},
+        part_metrics=("recall@10", "ndcg@10"),
+        cuts=(Cut(name, cuts, np.array([0.2, 0.9, 1])), Cut("merge order", cuts, np.array([0.1, np.nan, 1]))),
+        keep=100,
+        scores=(
+            Score(name, "click", measured, curve(p, (rng.random(2000) < p).astype(np.float64))),
+            Score("merge order", "click", {"auc": 0.71}),
+        ),
+        stage_words="Measured on 40 requests.",
+        runs=(Run(name, [{"step": 1, "loss": 0.7}, {"step": 1, "metrics": {"gauc": 0.6}, "best": True}]),),
+        map="map.html",
     )
 
 
@@ -149,6 +190,47 @@ def test_every_colour_has_a_dark_twin(page: str) -> None:
     light = set(re.findall(r'(?:fill|stroke)="(#[0-9a-f]{3,6})"', page.partition("<body>")[2]))
     dark = set(re.findall(r'svg \[fill="(#[0-9a-f]{6})"\]', page.partition("<body>")[0]))
     assert light <= dark
+
+
+def test_cohorts_stages_and_runs_are_shown() -> None:
+    page = render(staged())
+    tags = Tags(page)
+    # The one address is that of the map beside it, which is followed and never fetched.
+    assert tags.fetched == ["map.html"]
+    # Eleven as above, the cut, the calibration, one run.
+    assert page.count("<svg ") == 14
+    for heading in ("New and old", "Scoring stages", "Training"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "dashed: 100 candidates, the cut in use" in page
+    assert '<th scope="row">click</th><td>rank.click</td><td class="n">0.7712</td><td class="n">0.7421</td>' in page
+    # The merge order is no probability: one figure and two dashes.
+    assert '<td>merge order</td><td class="n">0.7100</td><td class="n">–</td><td class="n">–</td>' in page
+    light = set(re.findall(r'(?:fill|stroke)="(#[0-9a-f]{3,6})"', page.partition("<body>")[2]))
+    assert light <= set(re.findall(r'svg \[fill="(#[0-9a-f]{6})"\]', page.partition("<body>")[0]))
+
+
+def test_names_of_stages_and_runs_cannot_become_markup() -> None:
+    evil = '</svg><script>alert("x")</script>&'
+    assert "script" not in Tags(render(staged(evil))).tags
+
+
+def test_what_was_not_measured_has_no_section(page: str) -> None:
+    for heading in ("New and old", "Scoring stages", "Training"):
+        assert f"<h2>{heading}</h2>" not in page
+
+
+def test_a_map_says_how_pure_it_is_and_needs_nothing(tmp_path: Path) -> None:
+    svg = '<svg viewBox="0 0 1 1"><circle r="1"><title>Alien</title></circle></svg>'
+    found = MapPage("A map & more", "2 items", svg, 10, 0.379, 0.191)
+    write_map(found, tmp_path / "map.html")
+    page = (tmp_path / "map.html").read_text(encoding="utf-8")
+    tags = Tags(page)
+    assert tags.fetched == ["report.html"]
+    assert "script" not in tags.tags
+    assert "Of an item's 10 nearest neighbours, 37.9 % share its category; by chance it would be 19.1 %." in tags.text
+    assert "<title>Alien</title>" in page
+    assert "A map &amp; more" in page
+    assert "by chance" not in render_map(MapPage("Without categories", "", svg))
 
 
 def test_same_figures_same_page(page: str) -> None:

@@ -60,7 +60,7 @@ def test_a_rating_log_with_its_neighbours(tmp_path: Path) -> None:
         "item: movieId, by its name",
         "time: timestamp in s, 1700000014 is a moment between 1990 and 2100 in seconds",
         "value: rating, by its name",
-        "relevant: value >= 4, the upper fifth of a scale that reaches 5",
+        "relevant: value >= 4, four fifths of the highest rating seen, 5",
         "no column names an action: every row is a rate",
         'items.title: "text", free text',
         'items.genres: { kind = "varlen", split = "|" }, values between |',
@@ -69,6 +69,52 @@ def test_a_rating_log_with_its_neighbours(tmp_path: Path) -> None:
         'users.country: "sparse", words',
         'users.height: "dense", numbers',
     ]
+
+
+@pytest.mark.parametrize(
+    ("log", "column", "said"),
+    [
+        ("s", [T, T + 5, T + 9], '"time", moments in seconds'),
+        ("s", [T * 1000, T * 1000 + 5, None], "looks like a time in milliseconds, the log is in seconds: left out"),
+        (
+            "s",
+            ["2023-11-14", "2023-11-15 10:30", None],
+            "looks like a time in written dates, the log is in seconds: left out",
+        ),
+        ("s", [T * 10**6, T * 10**6, T * 10**6], "looks like a time in microseconds, the log is in seconds: left out"),
+        ("ms", [T, T, T], "looks like a time in seconds, the log is in milliseconds: left out"),
+        ("iso", [T, T, T], "looks like a time in seconds, the log is in written dates: left out"),
+        ("iso", ["2023-11-14", "2023-11-15T10:30:00Z", None], '"time", moments in written dates'),
+        ("none", [T * 1000] * 3, '"time", moments in milliseconds'),
+        (
+            "none",
+            [T] * 3,
+            "looks like a time in seconds, beside a log without times they are in milliseconds: left out",
+        ),
+        ("s", [1999, 2001, 2003], '"sparse", few whole numbers'),
+        ("s", ["soon", "late", "soon"], '"sparse", words'),
+    ],
+)
+def test_times_of_items_are_read_in_the_logs_unit(tmp_path: Path, log: str, column: list[object], said: str) -> None:
+    times = {
+        "s": pl.col("timestamp"),
+        "ms": pl.col("timestamp") * 1000,
+        "iso": pl.from_epoch("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "none": None,
+    }[log]
+    table = ratings().drop("timestamp") if times is None else ratings().with_columns(timestamp=times)
+    table.write_parquet(tmp_path / "ratings.parquet")
+    pl.DataFrame({"movieId": [7, 8, 9], "created_at": column}).write_parquet(tmp_path / "movies.parquet")
+    guesses = written(tmp_path, str(tmp_path))
+    assert f"items.created_at: {said}" in guesses
+    project = load(tmp_path)
+    schema = schema_of(project)
+    assert ("created_at" in schema.items) == ("left out" not in said)
+    assert schema.published == ("created_at" if "moments" in said else None)
+    assert import_log(project, lambda text: None, 0).added == (6 if log == "none" else 30)
+    if "moments" in said:  # 2023-11-14 at the earliest, in milliseconds
+        first = catalogue(project).items.columns["created_at"].tolist()[0]
+        assert first in (T * 1000, 1_699_920_000_000)
 
 
 def test_an_action_log_with_odd_names(tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ def test_excluded_evaluates_a_condition_once() -> None:
     assert kept(excluded, requests, 0, 1) == [True, False]
 
 
+def test_a_value_is_no_condition() -> None:
+    # an item without a price would be kept: NaN is not zero
+    excluded = Excluded(Excluded.Config(), SCHEMA, Profiles(np.arange(2), {"price": np.array([np.nan, 9.0])}))
+    assert kept(excluded, ask([], where="price < 30"), 0, 1) == [False, True]
+    with pytest.raises(ConfigError) as caught:
+        kept(excluded, ask([], where="price"), 0, 1)
+    assert str(caught.value) == "price: 'price' is a value, not a condition (write a condition, e.g. price < 30)"
+
+
 def test_a_condition_on_an_unknown_field_is_the_callers_error() -> None:
     with pytest.raises(ConfigError) as caught:
         kept(Excluded(Excluded.Config(), SCHEMA, profiles(["war"])), ask([], where="gener == 'war'"), 0)

@@ -1,6 +1,7 @@
 """A project with a trained channel, a coarse ranker and a ranker: log to release to slate, on generated data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from shortlist.evaluation.project import EARLY, before_rankers, evaluate, held_o
 from shortlist.forms import Vectors
 from shortlist.funnel import recipes
 from shortlist.models.learned import restore
+from shortlist.models.runtimes import Eager, sample
 
 LEARNED = """
 [[recall]]
@@ -111,6 +113,26 @@ def test_an_item_side_that_was_cached_scores_as_a_fresh_one(project: Path) -> No
     ranked = np.isfinite(slates.candidates.scores["rank"])
     assert np.bincount(slates.candidates.owners[ranked], minlength=4).max() <= 30
     assert "below_coarse" in slates.candidates.reasons
+
+
+def test_a_release_says_what_runs_its_rankers_and_it_answers_as_torch(project: Path) -> None:
+    data = open_data(load_project(project))
+    release = Releases(project / "var" / "releases").load()
+    asked = held_out(data, "test", 5).requests.take(0, 3)
+    for name, per in (("coarse", 60), ("rank", 30)):  # the budget of the scene, what the coarse ranker keeps
+        record = release.artifact(name).manifest.config["runtime"]
+        assert record["candidates"] == per
+        assert {*record["p50_ms"], *record["left_out"]} == {"torch", "onnx"}
+        assert all(ms > 0 for ms in record["p50_ms"].values())
+        assert release.artifact(name).names("onnx") == (["runtime.onnx"] if record["use"] == "onnx" else [])
+        learned = restore(release.artifact(name), data.schema, data.catalogue)
+        assert type(learned.runtime).__name__ == {"torch": "Eager", "onnx": "Onnx"}[record["use"]]
+        channels = release.artifact(name).manifest.config["channels"]
+        candidates = sample(learned, asked, channels, 20, np.random.default_rng(0))
+        plain = replace(learned, runtime=Eager(learned.model))
+        np.testing.assert_allclose(
+            learned.score(asked, candidates)["clicked"], plain.score(asked, candidates)["clicked"], atol=1e-5
+        )
 
 
 def test_one_request_is_scored_as_among_many(project: Path) -> None:

@@ -83,6 +83,25 @@ def test_publishing_again_and_rolling_back(project: Path, capsys: pytest.Capture
     assert back == before[-1]["id"]
 
 
+def test_a_damaged_release_does_not_hide_the_others(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["publish", "--project", str(project)]) == 0
+    *_, middle, last = say_json(capsys, "releases", "--project", str(project))
+    manifest = project / "var" / "releases" / middle["id"] / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"{")
+    try:
+        found = {r["id"]: r["problem"] for r in say_json(capsys, "releases", "--project", str(project))}
+        assert found == {id: "the manifest is damaged: not JSON" if id == middle["id"] else "" for id in found}
+        assert main(["releases", "--project", str(project)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-2:] == [f"  {middle['id']}  the manifest is damaged: not JSON", f"* {last['id']}"]
+        back = say_json(capsys, "rollback", "--project", str(project))["release"]
+        assert back < middle["id"]
+    finally:
+        manifest.write_bytes(content)
+
+
 def test_the_example_of_the_readme_runs(project: Path, tmp_path: Path) -> None:
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
     found = re.search(r"## In Python\n+```python\n(.*?)```", readme, re.DOTALL)

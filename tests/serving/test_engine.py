@@ -174,6 +174,8 @@ def test_odd_ids_live_a_normal_life(engine: Engine) -> None:
         ({"user": "ü" * 129}, "user: an id has 1 to 256 bytes, this one 258 (shorten or hash it)"),
         ({"exclude": ["a", "x" * 257]}, "exclude[1]: an id has 1 to 256 bytes, this one 257 (shorten or hash it)"),
         ({"context": {"regio": "x"}}, "context: unknown context 'regio' (did you mean region?)"),
+        ({"filter": "year"}, "filter: 'year' is a value, not a condition (write a condition, e.g. price < 30)"),
+        ({"filter": "year - 1"}, "filter: 'year - 1' is a value, not a condition (write a condition, e.g. price < 30)"),
         ({"filter": "yaer > 3"}, "filter: unknown column 'yaer' (did you mean year?)"),
         ({"filter": "title > 3"}, "filter: these types do not compare (compare text with text, numbers with numbers)"),
         (

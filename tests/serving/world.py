@@ -164,7 +164,9 @@ class World:
     def publish(self, name: str | None = None, project: Mapping[str, Any] | None = None, **forms: Lists) -> str:
         made = {"similar": neighbours(), "popular": hot(), **forms}
         for label, form in made.items():
-            artifact.save(self.folder / "parts" / label, kind="recall", name=label, form=form, created_ms=NOW)
+            fits = Schema.parse(document(project)["schema"]).fingerprint()
+            place = self.folder / "parts" / label
+            artifact.save(place, kind="recall", name=label, form=form, fingerprint=fits, created_ms=NOW)
         return self.releases.publish(
             name,
             {label: self.folder / "parts" / label for label in made},

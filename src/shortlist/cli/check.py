@@ -19,12 +19,16 @@ COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 @project_option
 @json_option
 def command(project_file: str, as_json: bool) -> None:
-    """Check the data: columns, ids, times, order, duplicates, joins, coverage. Ends with 1 when something FAILs."""
+    """Check the project file, then the data: columns, ids, times, order, duplicates, joins, coverage. Ends with 1 when something FAILs."""
     import json
 
     from shortlist.events.check import check
+    from shortlist.events.workspace import schema
+    from shortlist.funnel.effective import effective
 
-    findings = check(load(project_file), say, time.time_ns() // 1_000_000)
+    project = load(project_file)
+    effective(project.config, schema(project))
+    findings = check(project, say, time.time_ns() // 1_000_000)
     if as_json:
         # Examples are rows as they lie: dates and the like are written as text.
         print(json.dumps([asdict(f) for f in findings], ensure_ascii=False, default=str))

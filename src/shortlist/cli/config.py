@@ -1,24 +1,16 @@
 """Show what a project file means, every default in place."""
 
-import dataclasses
 import json
+import math
 import re
 from typing import Any
 
 import click
 
 from shortlist.cli._talk import emit, json_option, project_option
-from shortlist.config import Project, build, find, load, plain
+from shortlist.config import load
 
 __all__ = ["command"]
-
-PACKAGES = {
-    "merge": "shortlist.funnel.mergers",
-    "filters": "shortlist.funnel.filters",
-    "boosts": "shortlist.traffic",
-    "rerank": "shortlist.funnel.selectors",
-}
-
 
 @click.group()
 def command() -> None:
@@ -31,59 +23,26 @@ def command() -> None:
 def show(project_file: str, as_json: bool) -> None:
     """Print the project with every default in place, as a project file (TOML) or as JSON.
 
-    Options that are not set and have no value of their own are left out of TOML and null in JSON.
+    Options that are not set and have no value of their own are left out of TOML and null in JSON; `inf` is null too.
     """
-    table = effective(load(project_file))
+    from shortlist.events.workspace import schema
+    from shortlist.funnel.effective import effective
+
+    project = load(project_file)
+    table = effective(project.config, schema(project))
     if as_json:
-        emit(table)
+        emit(_finite(table))
     else:
         print(toml(table), end="")
 
 
-def effective(project: Project) -> dict[str, Any]:
-    """A project as tables: each part with the defaults of the file its `use` names, the schema of its adapter with
-    what the project adds. Raises ConfigError."""
-    from shortlist.events.workspace import schema
-
-    table: dict[str, Any] = plain(project.config)
-    table["schema"] = plain(schema(project))
-    table["split"] = _flat(table["split"], "shortlist.dataset.splits", "split")
-    table["recall"] = [_channel(channel, f"recall.{channel['name']}") for channel in table["recall"]]
-    _stages(table, "")
-    for name, scene in table["scene"].items():
-        _stages(scene, f"scene.{name}.")
-    return table
-
-
-def _stages(table: dict[str, Any], where: str) -> None:
-    for key, package in PACKAGES.items():
-        value = table[key]
-        if isinstance(value, list):
-            table[key] = [_flat(part, package, f"{where}{key}") for part in value]
-        elif value is not None:
-            table[key] = _flat(value, package, f"{where}{key}")
-
-
-def _flat(part: dict[str, Any], package: str, where: str) -> dict[str, Any]:
-    """A part's own keys and its options side by side, as they are written in a project file."""
-    kind: Any = find(part["use"], [package], where)
-    options = part.pop("options")
-    return {**part, **(plain(build(kind.Config, options, where)) if hasattr(kind, "Config") else options)}
-
-
-def _channel(channel: dict[str, Any], where: str) -> dict[str, Any]:
-    """A channel with the options of its model and of the source that queries it."""
-    model: Any = find(channel["use"], ["shortlist.models.recall"], where)
-    source: Any = find(model.source, ["shortlist.funnel.sources"], where)
-    options = channel.pop("options")
-    shown = dict(channel)
-    for owner in (model.Config, source.Config):
-        names = {field.name for field in dataclasses.fields(owner)}
-        shown |= plain(build(owner, {k: v for k, v in options.items() if k in names}, where))
-        options = {k: v for k, v in options.items() if k not in names}
-    if options:  # neither owns them: the model's refusal names the nearest
-        build(model.Config, options, where)
-    return shown
+def _finite(value: Any) -> Any:
+    """As JSON has it: None for `inf`."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if value == math.inf else value
 
 
 def toml(table: dict[str, Any]) -> str:
@@ -117,6 +76,8 @@ def _inline(value: Any) -> str:
         return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
     if isinstance(value, list):
         return f"[{', '.join(_inline(v) for v in value if v is not None)}]"
+    if value == math.inf:
+        return "inf"
     # JSON writes text, numbers and booleans as TOML does; DEL alone must be escaped in TOML and is not in JSON
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

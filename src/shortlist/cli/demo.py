@@ -31,7 +31,7 @@ def command(context: click.Context, folder: str, no_serve: bool, port: int) -> N
     assert isinstance(group, click.Group)
     for name, options in (
         ("import", {"fresh": False}), ("check", {}), ("train", {"part": "test"}),
-        ("evaluate", {"on": "test", "scene": "home"}), ("publish", {}),
+        ("evaluate", {"on": "test", "scene": None}), ("publish", {}),
     ):  # fmt: skip
         say(f"\n== {name} ({time.perf_counter() - started:.0f} s so far)")
         step = group.get_command(context, name)

@@ -15,13 +15,13 @@ __all__ = ["command"]
 @click.command()
 @project_option
 @click.option("--on", type=click.Choice(["valid", "test"]), default="test", show_default=True)
-@click.option("--scene", default="home", show_default=True)
+@click.option("--scene", default=None, help="The first scene of the project by default.")
 @click.option("--map/--no-map", "mapped", default=True, help="Draw the items' map beside the report (seconds).")
 @json_option
-def command(project_file: str, on: str, scene: str, mapped: bool, as_json: bool) -> None:
+def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json: bool) -> None:
     """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
     from shortlist.evaluation import outcome
-    from shortlist.evaluation.project import evaluate, open_data, train, trained
+    from shortlist.evaluation.project import digest, evaluate, open_data, train, trained
     from shortlist.evaluation.report import write_map, write_report
 
     project = load(project_file)
@@ -40,8 +40,9 @@ def command(project_file: str, on: str, scene: str, mapped: bool, as_json: bool)
     figures = outcome.figures(found, project.config.seed)
     reports = project.home / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    recipe = {"on": on, "scene": scene, **found.recipe}
+    recipe = {"on": on, **found.recipe}
     every = {
+        "about": digest(data),
         "recipe": recipe,
         "figures": figures,
         "cohorts": outcome.cohort_figures(found, project.config.seed),

@@ -17,9 +17,12 @@ __all__ = ["command"]
 @json_option
 def command(project_file: str, fresh: bool, as_json: bool) -> None:
     """Bring the log and the catalogue into var/. Importing again adds what is new and changes nothing else."""
-    from shortlist.events.workspace import import_log
+    from shortlist.events.workspace import import_log, schema
+    from shortlist.funnel.effective import effective
 
-    report = import_log(load(project_file), say, time.time_ns() // 1_000_000, fresh)
+    project = load(project_file)
+    effective(project.config, schema(project))
+    report = import_log(project, say, time.time_ns() // 1_000_000, fresh)
     if as_json:
         emit(asdict(report))
         return

@@ -16,15 +16,17 @@ __all__ = ["command"]
 @json_option
 def command(project_file: str, as_json: bool) -> None:
     """Fit on everything, check the release by asking it, publish it by one rename."""
-    from shortlist.evaluation.project import open_data, publish
+    from shortlist.evaluation.project import digest, open_data, publish
 
     project = load(project_file)
+    data = open_data(project)
     found = project.home / "reports" / "metrics.json"
     metrics = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
-    if not metrics:
-        say("no evaluation found: the release will carry no metrics (run `shortlist evaluate` first)")
+    if metrics.pop("about", None) != digest(data):
+        metrics = {}
+        say("no evaluation of this data and configuration: the release will carry no metrics (`shortlist evaluate`)")
     with progress("publish") as step:
-        release = publish(open_data(project), created_ms=time.time_ns() // 1_000_000, metrics=metrics, progress=step)
+        release = publish(data, created_ms=time.time_ns() // 1_000_000, metrics=metrics, progress=step)
     if as_json:
         emit({"release": release})
     else:

@@ -10,7 +10,7 @@ __all__ = ["command"]
 
 @click.command()
 @project_option
-@click.option("--to", default=None, help="A release id; the one before the current by default.")
+@click.option("--to", default=None, help="A release id; the latest whole one before the current by default.")
 @json_option
 def command(project_file: str, to: str | None, as_json: bool) -> None:
     """Make an earlier release the current one."""

@@ -272,7 +272,7 @@ def releases(engine: Engine) -> dict[str, Any]:
     rows = [
         {
             "id": row.id, "created_ms": row.created_ms, "serving": row.serving, "current": row.current,
-            "cells": [_value(page.get(name)) for name in columns],
+            "problem": row.problem, "cells": [_value(page.get(name)) for name in columns],
         }
         for row, page in zip(listed.releases, pages, strict=True)
     ]  # fmt: skip

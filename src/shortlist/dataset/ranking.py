@@ -6,7 +6,7 @@ R requests, P (request, item) pairs with events, N rows, T tasks. Negatives are 
 
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from shortlist.batch import Batch
 from shortlist.candidates import Candidates, Ragged, Requests
-from shortlist.config import Count, build, frozen
+from shortlist.config import build
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError, DataError
 from shortlist.expressions import Expression
 from shortlist.features.assemble import Assembler
 from shortlist.features.hashing import mix
-from shortlist.schema import Schema
+from shortlist.schema import Sample, Schema
 
-__all__ = ["Ranking", "Outcomes", "Examples", "Sample", "OBSERVED", "RECALLED", "UNIFORM"]
+__all__ = ["Ranking", "Outcomes", "Examples", "OBSERVED", "RECALLED", "UNIFORM"]
 
 OBSERVED, RECALLED, UNIFORM = range(3)  # where a row is from: the log, the request's candidates, the catalogue
 TRIES = 16  # draws for one uniform negative before it is given up: the user has met nearly everything
@@ -30,16 +30,6 @@ TRIES = 16  # draws for one uniform negative before it is given up: the user has
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-
-
-@frozen
-class Sample:
-    """`tasks.click.on` of a log without impressions: `per` negatives for each positive, from the recalled candidates,
-    uniformly from the catalogue, or half and half.
-    """
-
-    sample: Literal["recalled", "uniform", "mixed"] = "mixed"
-    per: Count = 4
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ class Measured:
     def channels(self) -> tuple[Listed, ...]:
         return tuple(x for x in self.listed if x.kind == "channel")
 
+    @property
+    def deepest(self) -> int:
+        """The largest cut that every channel and the merge reach: nothing is asked of a channel beyond its quota."""
+        return _deepest(self.listed)
+
     def best_channel(self, metric: str) -> Listed:
         return max(self.channels, key=lambda x: float(np.nanmean(x.columns[metric])))
 
@@ -128,7 +133,8 @@ def measure(
 ) -> Measured:
     """Run the funnel on all requests, in blocks, and compare every list with the labels (CSR over requests).
 
-    The length of a page is a cut too. `items` [I] is the catalogue, `popularity` [I] how often each was met in training by how many of `users`.
+    The length of a page is a cut too. `items` [I] is the catalogue, `popularity` [I] how often each was met in
+    training by how many of `users`.
     """
     page = requests.n
     ks = sorted({page, *ks})
@@ -153,13 +159,13 @@ def measure(
         if step:
             step(stop, len(requests))
     joined = {name: np.concatenate(lists) for name, lists in blocks.items()}
+    quotas = {c.name: c.quota for c in funnel.channels}
+    depths = {**quotas, "merged": max(funnel.budget, page), "page": page}
     listed = []
     for name in (*names, "merged", "page"):
-        lists = joined[name] if name != "page" else joined[name][:, :page]
-        cuts = [k for k in ks if k <= lists.shape[1]] if name == "page" else list(ks)
-        kind: Literal["channel", "merged", "page"] = (
-            "channel" if name in names else "page" if name == "page" else "merged"
-        )
+        cuts = [k for k in ks if k <= max(depths[name], page)]
+        lists = joined[name][:, : max(cuts)]
+        kind: Kind = "channel" if name in names else "page" if name == "page" else "merged"
         seen = {k: exposure(lists[:, :k], items) for k in cuts}
         listed.append(
             Listed(
@@ -172,9 +178,9 @@ def measure(
                 {k: float(np.nanmean(self_information(lists[:, :k], items, popularity, users))) for k in cuts},
             )
         )
-    deepest = max(ks)
+    deepest = _deepest(listed)
     left_out = {
-        name: accuracy(joined[f"without {name}"], label_offsets, labels, [deepest])[f"recall@{deepest}"]
+        name: accuracy(joined[f"without {name}"], label_offsets, labels, [deepest], ["recall"])[f"recall@{deepest}"]
         for name in names
     }
     size = np.maximum(np.diag(shared), 1.0)
@@ -182,6 +188,12 @@ def measure(
     overlap = shared / size[:, None]
     alone = tuple(float(x) for x in single / size)
     return Measured(tuple(listed), tuple(ks), page, overlap, alone, left_out, counts, took, len(requests), labelled)
+
+
+def _deepest(listed: Sequence[Listed]) -> int:
+    """The largest cut that every channel and the merge reach: what they are compared at."""
+    reached = [set(x.coverage) for x in listed if x.kind != "page"]
+    return max(set.intersection(*reached))
 
 
 def _lists(funnel: Funnel, slates: Slates, k: int) -> dict[str, Keys]:

@@ -91,7 +91,7 @@ def _cell(values: list[float], *, interval: bool) -> str:
 
 def verdicts(measured: Measured, seed: int) -> list[str]:
     """What the figures say in words: the merge against the best channel, the page against it and against hot lists."""
-    k, page = max(measured.ks), measured.page
+    k, page = measured.deepest, measured.page
     recall, ndcg = f"recall@{k}", f"ndcg@{page}"
     if ndcg not in measured.of("page").columns:
         ndcg = f"ndcg@{min(measured.ks)}"
@@ -146,7 +146,7 @@ def report(
     it.
     """
     measured = outcome.measured
-    deepest, page = max(measured.ks), measured.page
+    deepest, page = measured.deepest, measured.page
     rows = []
     for listed in measured.listed:
         k = page if page in listed.coverage else min(listed.coverage)
@@ -215,9 +215,12 @@ def parts(outcome: Outcome, seed: int) -> dict[str, tuple[Part, ...]]:
     out: dict[str, tuple[Part, ...]] = {}
     for cohort in outcome.cohorts:
         users = cohort.of == "users"
-        what = "events behind them" if users else "users in training"
-        edge = f"at {'most' if cohort.name.startswith('new') else 'least'} {cohort.bound:,} {what}"
-        words = f"{cohort.size:,} {'users' if users else 'labels'}, {edge}"
+        edge = f"at {'most' if cohort.name.startswith('new') else 'least'} {cohort.bound:,}"
+        words = (
+            f"{cohort.size:,} users, {edge} events behind them"
+            if users
+            else f"{cohort.size:,} labels, met by {edge} users in training"
+        )
         rows = {name: means(columns, np.random.default_rng(seed)) for name, columns in cohort.columns.items()}
         out[cohort.of] = (*out.get(cohort.of, ()), Part(cohort.name, words, rows))
     return out

@@ -198,7 +198,7 @@ def _calibration(scores: Sequence[Score]) -> Any:
     for score, color in zip(shown, colors, strict=False):
         assert score.curve is not None
         c = score.curve
-        columns = np.stack([c.predicted, c.observed, c.low, c.high], axis=1).tolist()
+        columns: list[list[float]] = np.stack([c.predicted, c.observed, c.low, c.high], axis=1).tolist()
         points += [dict(zip(("x", "y", "low", "high"), row, strict=True)) | {"color": color} for row in columns]
     far = max(max(p["x"], p["y"], p["high"]) for p in points) or 1.0
     scale = alt.Scale(domain=[0, far], nice=False, clamp=True)
@@ -206,12 +206,13 @@ def _calibration(scores: Sequence[Score]) -> Any:
     x_of = alt.X("x:Q", scale=scale, axis=alt.Axis(title="probability said", **axis))
     y_of = alt.Y("y:Q", scale=scale, axis=alt.Axis(title="share of positives seen", **axis))
     color_of = alt.Color("color:N", scale=None)
-    even = alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}, {"x": far, "y": far}]))
+    ends: list[dict[str, Any]] = [{"x": 0, "y": 0}, {"x": far, "y": far}]
+    even = alt.Chart(alt.InlineData(values=ends))
     diagonal = even.mark_line(strokeDash=[3, 3], strokeWidth=1, color=SOFT).encode(x=x_of, y=y_of)
     base = alt.Chart(alt.InlineData(values=points))
     rule = base.mark_rule(strokeWidth=1.2).encode(x=x_of, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color_of)
     dots = base.mark_circle(size=36, opacity=1).encode(x=x_of, y=y_of, color=color_of)
-    names = [(f"{score.name}: {score.label}", color) for score, color in zip(shown, colors, strict=False)]
+    names = [(score.name, color) for score, color in zip(shown, colors, strict=False)]
     legend = [
         {"x": 0.55 * far, "y": (0.06 + 0.08 * n) * far, "name": name, "color": color}
         for n, (name, color) in enumerate(reversed(names))

@@ -5,6 +5,8 @@ there), `test` learns on training and validation and is judged once on the test 
 everything and serves.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.artifact import Artifact, Release, Releases, load
+from shortlist.artifact import Artifact, Release, Releases, amend, load
 from shortlist.candidates import Ragged, Requests
-from shortlist.config import Project, build, find
+from shortlist.config import Project, build, find, nearest, plain
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.log import interactions
 from shortlist.dataset.split import Split, place, relevant
-from shortlist.errors import ArtifactError, DataError
+from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.evaluation.cohorts import Cohort, cohorts
 from shortlist.evaluation.funnel import Measured, in_budget, measure
 from shortlist.evaluation.stages import Staged, judge, sample
@@ -37,6 +39,7 @@ __all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out
 Part = Literal["valid", "test", "release"]
 STAGED = 1000  # requests that scoring stages are judged on
 EARLY = ".early"  # channels fitted to the time before the rankers'
+MEASURED = 20  # requests that runtimes are measured on
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Data:
     interactions: Interactions
     catalogue: Catalogue
     snapshot: str
+
+    def identity(self, part: Part) -> str:
+        """What a fit for a part depends on besides schema and models: the data, how it is cut, and the dice."""
+        config = self.project.config
+        words = [self.snapshot, part, plain(config.split), plain(config.ranking), config.seed]
+        if part == "release":
+            words = [self.snapshot, part, plain(config.ranking), config.seed]
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
     def split(self) -> Split:
         """The project's split, always the same for the same data and seed. Raises ConfigError."""
@@ -109,23 +120,24 @@ def train(data: Data, part: Part, *, created_ms: int, progress: Progress | None 
     log, rankers = data.part(part), _rankers(data)
     done: dict[str, Fitted] = {}
     if rankers:
-        done |= _train_rankers(data, rankers, log, folder, created_ms, progress)
+        done |= _train_rankers(data, rankers, log, part, created_ms, progress)
     channels = fit(
         _plans(data), log, data.catalogue, data.schema, folder,
-        snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+        snapshot=data.identity(part), created_ms=created_ms, progress=progress,
     )  # fmt: skip
     return channels | done
 
 
 def _train_rankers(
-    data: Data, rankers: list[Plan], log: Interactions, folder: Path, created_ms: int, progress: Progress | None
+    data: Data, rankers: list[Plan], log: Interactions, part: Part, created_ms: int, progress: Progress | None
 ) -> dict[str, Fitted]:
     from shortlist.training.learn import ranker  # loads torch
 
+    folder = data.project.home / "models" / part
     earlier, later = before_rankers(data, log)
     fit(
         _plans(data), earlier, data.catalogue, data.schema, folder / EARLY,
-        snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+        snapshot=data.identity(part), created_ms=created_ms, progress=progress,
     )  # fmt: skip
     examples = ranker_data(data, earlier, later, folder / EARLY, log)
     done: dict[str, Fitted] = {}
@@ -133,7 +145,7 @@ def _train_rankers(
         started = time.perf_counter()
         manifest = ranker(
             plan, examples, data.catalogue, data.schema, folder / plan.name,
-            run=folder / ".runs" / plan.name, snapshot=data.snapshot, created_ms=created_ms, progress=progress,
+            run=folder / ".runs" / plan.name, snapshot=data.identity(part), created_ms=created_ms, progress=progress,
         )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     return done
@@ -189,7 +201,7 @@ def histories_before(log: Interactions, users: NDArray[np.int64], now: NDArray[n
 def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
     """What `train` left for this part, unless data, schema or configuration have changed since."""
     plans = [*_plans(data), *_rankers(data)]
-    return fitted(plans, data.schema, data.project.home / "models" / part, data.snapshot)
+    return fitted(plans, data.schema, data.project.home / "models" / part, data.identity(part))
 
 
 def _plans(data: Data) -> list[Plan]:
@@ -236,14 +248,18 @@ def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
 def evaluate(
     data: Data,
     on: Literal["valid", "test"] = "test",
-    scene: str = "home",
+    scene: str | None = None,
     ks: tuple[int, ...] = (10, 50, 200),
     step: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """Measure a scene's funnel on held-out events with the models fitted for that part.
+    """Measure a scene's funnel (the first one's by default) on held-out events with the models fitted for that part.
 
-    Raises ArtifactError when these are missing or stale.
+    Raises ArtifactError when these are missing or stale, ConfigError for an unknown scene.
     """
+    scenes = data.project.config.scene
+    scene = next(iter(scenes)) if scene is None else scene
+    if scene not in scenes:
+        raise ConfigError(f"no scene is called {scene!r}", where="scene", hint=nearest(scene, list(scenes)))
     artifacts = trained(data, on)
     if artifacts is None:
         hint = f"run `shortlist train --for {on}`"
@@ -291,21 +307,33 @@ def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, aske
     return judge(funnel, requests, offsets, labels, data.schema.tasks, outcomes)
 
 
+def digest(data: Data) -> str:
+    """Identity of what an evaluation is about: figures of another one say nothing of a release."""
+    config = data.project.config
+    parts = ("schema", "split", "recall", "merge", "filters", "ranking", "coarse", "rank", "boosts", "rerank", "scene")
+    words = [data.snapshot, {name: plain(getattr(config, name)) for name in parts}, config.seed]
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
 def publish(
     data: Data, *, created_ms: int, metrics: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> str:
-    """Fit on everything unless that was done, check the release by asking it, and make it current."""
+    """Fit on everything unless that was done, choose what runs each ranker, check the release by asking it, and make it
+    current.
+    """
     if trained(data, "release") is None:
         train(data, "release", created_ms=created_ms, progress=progress)
     folder = data.project.home / "models" / "release"
     histories = workspace.events(data.project).select("offset", "user", "item", "action", "time_ms").collect()
-    words = document(data) | {
+    words: dict[str, Any] = document(data) | {
         "snapshot": data.snapshot,
-        "offset": workspace.last_offset(data.project),
+        "offset": int(histories["offset"].max() or 0),  # type: ignore[arg-type]
         "metrics": dict(metrics or {}),
         "events": len(histories),
     }
     project = data.project
+    for name in words["stages"]:
+        choose_runtime(data, words, folder, name, created_ms, progress)
     return Releases(project.home / "releases").publish(
         None,
         {name: folder / name for name in (*(c.name for c in project.config.recall), *words["stages"])},
@@ -318,6 +346,32 @@ def publish(
         metrics=metrics,
         checks=(answers,),
     )
+
+
+def choose_runtime(
+    data: Data, words: Mapping[str, Any], folder: Path, name: str, now: int, progress: Progress | None = None
+) -> None:
+    """Measure what can run a ranker on some users' requests; the fastest is written into its artifact."""
+    from shortlist.models import learned, runtimes  # loads torch
+
+    artifact = load(folder / name)
+    rng = np.random.default_rng(data.project.config.seed)
+    users = data.interactions.user_keys
+    users = np.sort(rng.choice(users, min(len(users), MEASURED), replace=False))
+    at = np.full(len(users), now, dtype=np.int64)
+    asked = make(users, at, 1, data.interactions.histories(users), data.schema, data.catalogue)
+    ranker = learned.restore(artifact, data.schema, data.catalogue)
+    n = max(scene["budget"] for scene in words["scenes"].values())
+    if name == "rank" and "coarse" in words["stages"]:
+        n = words["stages"]["coarse"]["keep"] or n
+    candidates = runtimes.sample(ranker, asked, artifact.manifest.config["channels"], n, rng)
+    offered = data.project.config.ranking.runtimes
+    record, graphs = runtimes.settle(ranker, artifact.manifest, offered, asked, candidates, rng)
+    amend(folder / name, config=record, graphs=graphs)
+    if progress:
+        found = record[runtimes.RECORD]
+        times = ", ".join(f"{use} {ms:.2f} ms" for use, ms in found["p50_ms"].items())
+        progress(1, 1, f"{name} runs on {found['use']} ({times} for {found['candidates']} candidates)")
 
 
 def answers(release: Release) -> None:

@@ -114,9 +114,9 @@ class Report:
     candidates per request left after each stage, in order. `drops`: candidates dropped by reason, over all
     requests. `counts`: per item of the catalogue, zeros included, by name (`training log`, `page`): the
     popularity curves. `adds_metric` says what `ChannelFigures.adds` is measured in. `skipped` of the
-    `requests` have no label and are not in the means. `parts` are cohorts by what is parted (`users`, `items`), of which
-    `part_metrics` are shown; `cuts` and `scores` say what scoring stages are worth, `keep` is the first stage's cut as
-    configured, `stage_words` say over what. `map` names the map's file where one lies beside the report.
+    `requests` have no label and are not in the means. `parts` are cohorts by what is parted (`users`, `items`), of
+    which `part_metrics` are shown; `cuts` and `scores` say what scoring stages are worth, `keep` is the first stage's
+    cut as configured, `stage_words` say over what. `map` names the map's file where one lies beside the report.
     """
 
     title: str
@@ -185,7 +185,7 @@ def render(report: Report) -> str:
     drawn = {name: Markup(svg) for name, svg in pictures.draw(report).items()}
     headline = headline_metrics(report)
     known = {name for row in report.rows for name in row.metrics}
-    return environment.get_template("report.html.jinja").render(
+    text: str = environment.get_template("report.html.jinja").render(
         report=report,
         score_metrics=list(dict.fromkeys(name for score in report.scores for name in score.metrics)),
         cards=_cards(report),
@@ -197,6 +197,7 @@ def render(report: Report) -> str:
         dropped=sum(report.drops.values()),
         percent=f"{100 * report.level:g} %",
     )
+    return text
 
 
 def render_map(page: MapPage) -> str:
@@ -204,9 +205,8 @@ def render_map(page: MapPage) -> str:
     environment = _environment()
     from markupsafe import Markup
 
-    return environment.get_template("map.html.jinja").render(
-        page=page, svg=Markup(page.svg), known=page.near == page.near
-    )
+    template = environment.get_template("map.html.jinja")
+    return str(template.render(page=page, svg=Markup(page.svg), known=not math.isnan(page.near)))
 
 
 def _environment() -> Any:

@@ -1,4 +1,4 @@
-"""What scoring stages are worth: which of the ranker's best a coarse cut costs, and how well probabilities rank and fit.
+"""What scoring stages are worth: which of the ranker's best a coarse cut costs, how well probabilities rank and fit.
 
 The funnel runs without the stages' cuts, so that every stage scores all that is in budget: one stage's choice then
 does not flatter or spoil another's figures. R requests, N candidates, K cuts.

@@ -64,6 +64,13 @@ PUBLISHED = (
     "createdatts",
     "createdms",
 )
+UNITS = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "iso": "written dates",
+    "none": "milliseconds",
+}  # of fields, by the log's
+WRITTEN = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
 FEW = 200  # distinct values up to which a number is taken for a category
 
 
@@ -108,7 +115,7 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     lines += schema
     for role, key in (("items", ITEM), ("users", USER)):
         if role in files:
-            unit = "seconds" if 'time_unit = "s"' in schema else "milliseconds"
+            unit = next(unit for unit in UNITS if f'time_unit = "{unit}"' in schema)
             lines += _fields(role, _columns(files[role]), used, key, guesses, files[role], unit)
     return "\n".join([*lines, "", *_rest(positive, not timed)]) + "\n", guesses
 
@@ -119,7 +126,7 @@ def _rest(positive: str, untimed: bool) -> list[str]:
     if positive:
         lines.append(f"positive = {json.dumps(positive)}")
     for name in ("hot", "item_cf", "ease"):
-        lines += ["", "[[recall]]", f'name = "{name}"', f'use = "{name}"', "quota = 100"]
+        lines += ["", "[[recall]]", f'name = "{name}"', f'use = "{name}"', "quota = 200"]
     return lines
 
 
@@ -195,7 +202,7 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
         if value.plain in ("rating", "score", "stars", "overall") and len(numbers):
             top = float(numbers.max())  # type: ignore[arg-type]
             positive = f"value >= {top * 0.8:g}"
-            guesses.append(f"relevant: {positive}, the upper fifth of a scale that reaches {top:g}")
+            guesses.append(f"relevant: {positive}, four fifths of the highest {value.name} seen, {top:g}")
     action = _named(columns, ACTION)
     if action is not None and action.values.n_unique() <= 50 and action.numbers is None:
         lines.append(f"action = {_text(action.name)}")
@@ -248,6 +255,9 @@ def _fields(
         if column.name == key or not len(column.values):
             continue
         kind, why = _kind(column, role, unit)
+        if kind is None:
+            guesses.append(f"{role}.{column.name}: {why}")
+            continue
         lines.append(f"{role}.{_text(column.name)} = {kind}")
         guesses.append(f"{role}.{column.name}: {kind}, {why}")
     title = _named(columns, TITLE) if role == "items" else None
@@ -267,16 +277,20 @@ def _fields(
     return lines
 
 
-def _kind(column: _Column, role: str, unit: str) -> tuple[str, str]:
+def _kind(column: _Column, role: str, unit: str) -> tuple[str | None, str]:
+    """What a field is, and why; None for a time that the log's unit cannot read."""
     if column.type_ in (pl.List, pl.Array):
         vector = column.type_.inner.is_float()  # type: ignore[attr-defined]
         return ('"vec"', "lists of fractions") if vector else ('"varlen"', "lists")
     if column.type_ in (pl.Date, pl.Datetime):
         return '"time"', "dates"
     numbers = column.numbers
-    named = numbers is not None and column.plain in PUBLISHED and len(numbers) > 0
-    if named and unit_of(float(np.median(column.values.cast(pl.Float64).to_numpy()))) == unit:
-        return '"time"', f"moments in {unit}"
+    found = _moments(column)
+    if found is not None:
+        if found == UNITS[unit]:
+            return '"time"', f"moments in {found}"
+        log = "beside a log without times they are" if unit == "none" else "the log is"
+        return None, f"looks like a time in {found}, {log} in {UNITS[unit]}: left out"
     if numbers is not None:
         few = column.values.n_unique() <= FEW and bool((numbers == numbers.floor()).all())
         return ('"sparse"', "few whole numbers") if few else ('"dense"', "numbers")
@@ -289,6 +303,17 @@ def _kind(column: _Column, role: str, unit: str) -> tuple[str, str]:
     if column.plain in TITLE or (long and role == "items"):
         return '"text"', "free text"
     return '"sparse"', "words"
+
+
+def _moments(column: _Column) -> str | None:
+    """The unit of a field that is named like a time and holds plausible ones, else None."""
+    if column.plain not in (*PUBLISHED, *TIME) or not len(column.values):
+        return None
+    numbers = column.numbers
+    if numbers is not None:
+        return unit_of(float(np.median(numbers.to_numpy())))
+    written = column.type_ == pl.String and bool(column.values.str.strip_chars().str.contains(WRITTEN).all())
+    return "written dates" if written else None
 
 
 def _text(name: str) -> str:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -125,8 +125,13 @@ def events(project: Project) -> pl.LazyFrame:
 
 
 def catalogue(project: Project) -> Catalogue:
-    """What is known of users and items; empty where the project names no table of them."""
-    return Catalogue(_profiles(project.home / "users.parquet"), _profiles(project.home / "items.parquet"))
+    """What is known of users and items; of those without a table, every one of the log, without fields."""
+    tables = {}
+    for entity, file in (("user", "users.parquet"), ("item", "items.parquet")):
+        path = project.home / file
+        known = _profiles(path) if path.is_file() else None
+        tables[entity] = known or Profiles(np.arange(len(keys(project, cast(Literal["user", "item"], entity)))), {})
+    return Catalogue(tables["user"], tables["item"])
 
 
 def keys(project: Project, entity: Literal["user", "item"]) -> Keys:
@@ -147,11 +152,15 @@ def last_offset(project: Project) -> int:
 
 
 def snapshot(project: Project) -> str:
-    """Identity of what was imported. Raises DataError when nothing was."""
+    """Identity of what was imported, and of the live events since. Raises DataError when nothing was imported."""
     report = _read_json(project.home / "import.json")
     if not report:
         raise DataError("nothing has been imported", where=str(project.home), hint="run `shortlist import`")
-    return str(report["snapshot"])
+    imported = pl.scan_parquet(_files(project)).select(pl.col("offset").max()).collect().item()
+    last = last_offset(project)
+    if imported is not None and last <= imported:
+        return str(report["snapshot"])
+    return hashlib.sha256(f"{report['snapshot']} {last}".encode()).hexdigest()
 
 
 def published(project: Project) -> pl.DataFrame | None:

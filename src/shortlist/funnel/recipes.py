@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from shortlist.artifact import Artifact
-from shortlist.config import ChannelConfig, ProjectConfig, RankerConfig, SceneConfig, build, find, nearest, plain
+from shortlist.config import ChannelConfig, ProjectConfig, RankerConfig, SceneConfig, StageConfig, build, find, nearest, own_keys, plain
 from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 from shortlist.funnel.pipeline import Channel, Funnel, Stage
 from shortlist.schema import Catalogue, Schema
 
-__all__ = ["document", "assemble", "split_options", "source_of"]
+__all__ = ["document", "assemble", "split_options", "source_of", "part_of"]
 
 SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
 SELECTORS, BOOSTERS = "shortlist.funnel.selectors", "shortlist.traffic"
@@ -37,7 +37,8 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
     for key in channel.options:
         if key not in own | query:
             where = f"recall.{channel.name} ({channel.use})"
-            raise ConfigError(f"unknown key {key!r}", where=where, hint=nearest(key, [*own, *query]))
+            names = [*own, *query, *own_keys(ChannelConfig)]
+            raise ConfigError(f"unknown key {key!r}", where=where, hint=nearest(key, names))
     options = channel.options
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
 
@@ -121,7 +122,7 @@ def assemble(
             channels=tuple(sources[name] for name in names),
             merger=_part(MERGERS, table["merge"], f"{where}.merge", tuple(names)),
             filters=_parts(FILTERS, [{"use": "excluded"}, *table["filters"]], f"{where}.filters", schema, catalogue),
-            stages=tuple(stages[name] for name in table.get("stages", ())),
+            stages=tuple(stages[name] for name in table.get("stages") or ()),
             boosters=tuple(_parts(BOOSTERS, table["boosts"], f"{where}.boosts", schema, catalogue).values()),
             selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
             budget=table["budget"],
@@ -147,10 +148,15 @@ def _fuse(name: str, table: Mapping[str, Any]) -> Expression:
 
 
 def _part(package: str, table: Mapping[str, Any], where: str, *given: Any) -> Any:
-    """One part: its class found by name, its Config built from the options, `given` passed on."""
-    kind: Any = find(table["use"], [package], where)
-    config = build(kind.Config, table.get("options") or {}, f"{where} ({table['use']})")
+    """One part, `given` passed on."""
+    kind, config = part_of(package, table["use"], table.get("options") or {}, where)
     return kind(config, *given)
+
+
+def part_of(package: str, use: str, options: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """A part's class, found by name, and its Config, built from the options. Raises ConfigError."""
+    kind: Any = find(use, [package], where)
+    return kind, build(kind.Config, options, f"{where} ({use})", own_keys(StageConfig))
 
 
 def _parts(

@@ -5,7 +5,7 @@ retriever's vectors) and `score` (a ranker's probabilities).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from shortlist.config import build, find
 from shortlist.errors import ArtifactError
 from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
+from shortlist.models.runtimes import Eager, Runtime, opened
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["Learned", "parts", "restore", "PACKAGES"]
@@ -34,7 +35,8 @@ class Learned:
     """A module in eval mode and the assembler of its batches.
 
     `shift` is added to a task's logit (card M3: negatives were kept at a rate), `measures` are tasks whose output is a
-    value and no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V].
+    value and no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V]; `runtime` is what runs a
+    ranker, the module itself by default.
     """
 
     model: Any
@@ -43,6 +45,7 @@ class Learned:
     shift: Mapping[str, float] = field(default_factory=dict)
     measures: frozenset[str] = frozenset()
     items: Tensor | None = None
+    runtime: Runtime | None = None
 
     def query(self, requests: Requests) -> NDArray[np.float32]:
         """A retriever's vectors of requests [R, D]."""
@@ -60,12 +63,11 @@ class Learned:
             return {task: np.zeros(0, dtype=np.float32) for task in self.layout.tasks}
         batch = self.assembler(requests, candidates)
         with torch.inference_mode():
-            if self.items is None:
-                logits: dict[str, Tensor] = self.model(batch)
-            else:  # a coarse ranker: its item side was encoded when it was restored
+            item = None
+            if self.items is not None:  # a coarse ranker: its item side was encoded when it was restored
                 rows = self.assembler.items.rows(candidates.items)
                 item = self.items[torch.from_numpy(np.where(rows < 0, len(self.items) - 1, rows))]
-                logits = self.model.score(self.model.user(batch.request), item, batch)
+            logits = (self.runtime or Eager(self.model))(batch, item)
             out = {}
             for task, logit in logits.items():
                 value = logit if task in self.measures else torch.sigmoid(logit + self.shift.get(task, 0.0))
@@ -78,7 +80,7 @@ class Learned:
             return self
         keys = np.append(self.assembler.items.keys, -1)
         items = torch.cat(list(self._sides("item", keys, now)))
-        return Learned(self.model, self.assembler, self.layout, self.shift, self.measures, items)
+        return replace(self, items=items)
 
     def _sides(self, name: str, keys: NDArray[np.int64], now: int) -> list[Tensor]:
         out = []
@@ -111,7 +113,10 @@ def parts(
 
 
 def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned:
-    """The module an artifact was saved from. Raises ArtifactError when its weights do not fit the model's code."""
+    """The module an artifact was saved from, run by what was chosen at publish where that can be had here.
+
+    Raises ArtifactError when its weights do not fit the model's code.
+    """
     config = artifact.manifest.config
     fitted = {name: np.array(artifact.array(f"{FITTED}{name}")) for name in config["arrays"]}
     assembler = Assembler(schema, Encoders.restore(config["encoders"], fitted), catalogue, config["history"])
@@ -125,4 +130,5 @@ def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned
         what = f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}"
         raise ArtifactError(what, where=str(artifact.folder), hint="train and publish again") from None
     learned = Learned(model.eval(), assembler, layout, config["shift"], frozenset(config["measures"]))
-    return learned.cached(artifact.manifest.created_ms)
+    learned = learned.cached(artifact.manifest.created_ms)
+    return replace(learned, runtime=opened(artifact, learned))

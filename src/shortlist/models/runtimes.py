@@ -1,7 +1,7 @@
 """What runs a ranker: torch, ONNX Runtime, or a library that AOTInductor compiled; the fastest measured is chosen.
 
 R requests, B rows, N candidates, D width of a kept item. A runtime other than torch sees a batch as named tensors, in
-the order of the layout, sequences cut to the longest of the batch: rows, requests and steps may be as many as there are.
+the order of the layout, sequences cut to the longest of the batch; rows, requests and steps may be any number.
 docs/decisions/runtimes.md says what was measured.
 """
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from shortlist.models.learned import Learned
 
 __all__ = [
-    "Runtime", "Eager", "Onnx", "Aot", "NotOffered", "RECORD", "settle", "opened", "offers", "measure", "choose",
-    "graph", "library", "difference", "example",
+    "Runtime", "Eager", "Onnx", "Aot", "NotOfferedError", "RECORD", "settle", "opened", "offers", "measure", "choose",
+    "graph", "library", "difference", "example", "sample",
 ]  # fmt: skip
 
 LOG = logging.getLogger("shortlist.models")
 RECORD = "runtime"  # the key of an artifact's config that says what was chosen, and its graph's name
 TOLERANCE = 1e-5  # of a logit, and relative to it where it is beyond 1
-MARGIN = 0.9  # a runtime is worth its trouble when it takes at most this share of torch's time
+MARGIN = 0.9  # a runtime is worth its trouble when it takes at most this share of a plainer one's time
 ROUNDS = 5  # times that every request is asked of every runtime
 SHAPES = ((1, 1), (1, 50), (3, 17))  # requests and rows of the self-test
 
 
-class NotOffered(Exception):
+class NotOfferedError(Exception):
     """This runtime cannot be had here; the text says why."""
 
 
@@ -74,7 +74,7 @@ class Onnx:
 
     def __init__(self, content: bytes, layout: Layout) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
-            raise NotOffered("onnxruntime is not installed (pip install 'shortlist[onnx]')")
+            raise NotOfferedError("onnxruntime is not installed (pip install 'shortlist[onnx]')")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -83,7 +83,7 @@ class Onnx:
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise NotOffered(f"onnxruntime does not read the graph: {_first(error)}") from error
+            raise NotOfferedError(f"onnxruntime does not read the graph: {_first(error)}") from error
         self.layout = layout
         self.names = [given.name for given in self.session.get_inputs()]
 
@@ -98,12 +98,12 @@ class Aot:
 
     def __init__(self, path: Path, layout: Layout) -> None:
         if not path.is_file():
-            raise NotOffered("nothing is compiled in this machine's cache (publish here, or choose another runtime)")
+            raise NotOfferedError("nothing is compiled in this machine's cache (publish here)")
         owned(path.parent)
         try:
             self.run: Any = torch._inductor.aoti_load_package(str(path), run_single_threaded=False)
         except Exception as error:
-            raise NotOffered(f"the compiled library does not load: {_first(error)}") from error
+            raise NotOfferedError(f"the compiled library does not load: {_first(error)}") from error
         self.layout = layout
 
     def __call__(self, batch: Batch, item: Tensor | None = None) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ class Aot:
 
 
 def tensors(batch: Batch, layout: Layout, item: Tensor | None = None) -> dict[str, Tensor]:
-    """What the layout names of a batch, by name, contiguous; sequences as long as the longest, and one step at least."""
+    """What the layout names of a batch, by name, contiguous; sequences as long as the longest, at least one step."""
     out: dict[str, Tensor] = {}
     for name, columns, side in (("request", batch.request, layout.request), ("row", batch.row, layout.row)):
         names = tuple(side.sparse)
@@ -194,10 +194,11 @@ def example(layout: Layout, requests: int, rows: int, rng: np.random.Generator, 
 
 
 def program(learned: "Learned") -> Any:
-    """The ranker as a graph whose rows, requests and steps are free. Raises NotOffered."""
+    """The ranker as a graph whose rows, requests and steps are free. Raises NotOfferedError."""
     layout, rng = learned.layout, np.random.default_rng(0)
     batch = example(layout, 3, 7, rng)
-    item = _items(learned, batch)
+    with torch.no_grad():
+        item = _items(learned, batch)
     given = tensors(batch, layout, item)
     free = torch.export.Dim.DYNAMIC
     steps = {
@@ -212,14 +213,14 @@ def program(learned: "Learned") -> Any:
         with torch.no_grad(), quiet():
             return torch.export.export(flat, tuple(given.values()), dynamic_shapes=(shapes,), strict=True)
     except Exception as error:
-        raise NotOffered(f"the model cannot be exported: {_first(error)}") from error
+        raise NotOfferedError(f"the model cannot be exported: {_first(error)}") from error
 
 
 def graph(learned: "Learned") -> bytes:
-    """The ranker as an ONNX graph. Raises NotOffered."""
+    """The ranker as an ONNX graph. Raises NotOfferedError."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise NotOffered(f"{missing[0]} is not installed (pip install 'shortlist[onnx]')")
+        raise NotOfferedError(f"{missing[0]} is not installed (pip install 'shortlist[onnx]')")
     made = program(learned)
     names = list(tensors(example(learned.layout, 1, 1, np.random.default_rng(0), 1), learned.layout))
     names += ["item"] * (learned.items is not None)
@@ -236,12 +237,12 @@ def graph(learned: "Learned") -> bytes:
             del value.metadata_props[:]
         content: bytes = proto.SerializeToString(deterministic=True)
     except Exception as error:
-        raise NotOffered(f"the graph cannot be written as ONNX: {_first(error)}") from error
+        raise NotOfferedError(f"the graph cannot be written as ONNX: {_first(error)}") from error
     return content
 
 
 def library(learned: "Learned", path: Path) -> None:
-    """Compile the ranker to `path`, in this machine's cache. Raises NotOffered."""
+    """Compile the ranker to `path`, in this machine's cache. Raises NotOfferedError."""
     made = program(learned)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -249,17 +250,17 @@ def library(learned: "Learned", path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch, torch.no_grad(), quiet():
             done = torch._inductor.aoti_compile_and_package(made, package_path=f"{scratch}/model.pt2")
             Path(done).replace(path)
-    except NotOffered:
+    except NotOfferedError:
         raise
     except Exception as error:
-        raise NotOffered(f"the model cannot be compiled: {_first(error)}") from error
+        raise NotOfferedError(f"the model cannot be compiled: {_first(error)}") from error
 
 
 def owned(folder: Path) -> None:
-    """Raises NotOffered for a folder that others may write to: what lies there is run."""
+    """Raises NotOfferedError for a folder that others may write to: what lies there is run."""
     found = folder.stat()
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise NotOffered(f"others may write to {folder} (chmod 700, or set SHORTLIST_CACHE)")
+        raise NotOfferedError(f"others may write to {folder} (chmod 700, or set SHORTLIST_CACHE)")
 
 
 def cached(manifest: Manifest) -> Path:
@@ -278,15 +279,17 @@ def cached(manifest: Manifest) -> Path:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Exporters warn of their own insides: what fails is raised."""
-    exporter = logging.getLogger("torch.onnx")
-    before = exporter.level
-    exporter.setLevel(logging.ERROR)
+    exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [exporter.level for exporter in exporters]
+    for exporter in exporters:
+        exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(before)
+        for exporter, level in zip(exporters, before, strict=True):
+            exporter.setLevel(level)
 
 
 # ------------------------------------------------------------------------------------------ choice
@@ -307,13 +310,13 @@ def difference(learned: "Learned", runtime: Runtime, rng: np.random.Generator) -
 
 
 def tested(learned: "Learned", runtime: Runtime) -> Runtime:
-    """The runtime, once it has answered as torch does. Raises NotOffered."""
+    """The runtime, once it has answered as torch does. Raises NotOfferedError."""
     try:
         gap = difference(learned, runtime, np.random.default_rng(0))
     except Exception as error:
-        raise NotOffered(f"the self-test failed: {_first(error)}") from error
+        raise NotOfferedError(f"the self-test failed: {_first(error)}") from error
     if gap > TOLERANCE:
-        raise NotOffered(f"its answers differ from torch's by {gap:.1e}, allowed are {TOLERANCE:.0e}")
+        raise NotOfferedError(f"its answers differ from torch's by {gap:.1e}, allowed are {TOLERANCE:.0e}")
     return runtime
 
 
@@ -334,7 +337,7 @@ def offers(
                 if not place.is_file():
                     library(learned, place)
                 found[name] = tested(learned, Aot(place, learned.layout))
-        except NotOffered as reason:
+        except NotOfferedError as reason:
             left_out[name] = str(reason)
     return found, left_out, content
 
@@ -367,11 +370,12 @@ def measure(
 
 
 def choose(p50_ms: Mapping[str, float]) -> str:
-    """The fastest, but torch unless it is beaten by more than the margin."""
-    if not p50_ms:
-        return "torch"
-    best = min(p50_ms, key=lambda name: p50_ms[name])
-    return best if p50_ms[best] <= MARGIN * p50_ms["torch"] else "torch"
+    """The fastest; but torch, which is everywhere, then ONNX, which goes to any machine, where little would be won."""
+    best = "torch"
+    for name in ("onnx", "aot"):
+        if name in p50_ms and p50_ms[name] <= MARGIN * p50_ms[best]:
+            best = name
+    return best
 
 
 def settle(
@@ -406,8 +410,8 @@ def opened(artifact: Artifact, learned: "Learned") -> Runtime:
         if use == "aot":
             return tested(learned, Aot(cached(manifest), learned.layout))
         if use != "torch":
-            raise NotOffered("this version does not know it")
-    except NotOffered as reason:
+            raise NotOfferedError("this version does not know it")
+    except NotOfferedError as reason:
         LOG.warning("%s runs on torch, not on %s: %s", manifest.name, use, reason)
     return Eager(learned.model)
 
@@ -415,7 +419,7 @@ def opened(artifact: Artifact, learned: "Learned") -> Runtime:
 def sample(
     learned: "Learned", requests: Requests, channels: Sequence[str], n: int, rng: np.random.Generator
 ) -> Candidates:
-    """n random items for each request, as if the first channel had brought them: the work of a stage, not its answer."""
+    """n random items for each request, as if the first channel had brought them: a stage's work, not its answer."""
     keys = learned.assembler.items.keys
     n = min(n, len(keys))
     items = np.concatenate([rng.permutation(keys)[:n] for _ in range(len(requests))]).astype(np.int64)

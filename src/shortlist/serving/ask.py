@@ -140,7 +140,7 @@ def _where(live: Live, text: str | None) -> Expression | None:
     try:
         expression = Expression.parse(text, "filter")
         items = live.release.catalogue.items
-        np.asarray(expression(items.columns, len(items)), dtype=bool)
+        expression.mask(items.columns, len(items))
     except ConfigError as error:
         raise RequestError(error.what, where="filter", hint=error.hint) from None
     except (TypeError, ValueError, OverflowError, ArithmeticError) as error:

@@ -456,7 +456,10 @@ class Engine:
             rows = self.releases.list()
         except ArtifactError as error:
             return ReleaseList([], str(error))
-        found = [ReleaseInfo(r.id, r.created_ms, r.current, r.id == mine, dict(r.metrics)) for r in reversed(rows)]
+        found = [
+            ReleaseInfo(r.id, r.created_ms, r.current, r.id == mine, dict(r.metrics), r.problem or None)
+            for r in reversed(rows)
+        ]
         return ReleaseList(found, self.refused.what if self.refused is not None else None)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.artifact import Release
+from shortlist.artifact import Release, check_fits
 from shortlist.candidates import Mask, Ragged, Requests
 from shortlist.config import ExperimentConfig, build
 from shortlist.errors import ArtifactError
@@ -179,6 +179,9 @@ def open_release(
     for entity, keys in (("user", release.users), ("item", release.items)):
         _same_keys(release.id, entity, keys.ids, log)
     forms = {entry["name"]: release.artifact(entry["name"]).form() for entry in document["channels"]}
+    schema = _schema(release)
+    for name in release.artifacts:
+        check_fits(release.artifact(name).manifest, schema)
     guards: dict[int, Guard] = {}
 
     def guarded(name: str, source: Source) -> Source:
@@ -191,7 +194,6 @@ def open_release(
         funnels[scene] = replace(funnel, channels=channels, fallback=fallback)
     if not funnels:
         raise ArtifactError("it has no scene", where=f"release {release.id}", hint="add [scene.home] and publish again")
-    schema = Schema.parse(document["schema"], "release.schema")
     experiments = tuple(
         Layer.of(build(ExperimentConfig, table, f"release.experiments[{n}]"))
         for n, table in enumerate(document.get("experiments") or ())
@@ -215,6 +217,13 @@ def together(state: State, session: Ragged | None = None) -> Ragged:
         times[order],
         np.concatenate([part.actions for part in parts])[order],
     )
+
+
+def _schema(release: Release) -> Schema:
+    """The release's own. Raises ArtifactError for a document without one."""
+    if "schema" not in release.document:
+        raise ArtifactError("its document has no schema", where=f"release {release.id}", hint="publish again")
+    return Schema.parse(release.document["schema"], "release.schema")
 
 
 def _hot(release: Release, schema: Schema, funnels: Mapping[str, Funnel], n: int, now: int) -> Funnel:

@@ -231,6 +231,7 @@ class ReleaseInfo(Struct):
     current: bool
     serving: bool
     metrics: dict[str, Any]
+    problem: str | None = None
 
 
 class ReleaseList(Struct):

@@ -18,12 +18,13 @@ from torch import Tensor
 from shortlist.artifact import Manifest, save
 from shortlist.batch import Columns
 from shortlist.candidates import Candidates, Requests
-from shortlist.config import Count, build, frozen
+from shortlist.config import Count, build, frozen, nearest
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.loader import Loader
 from shortlist.dataset.pairs import Pairs
 from shortlist.dataset.ranking import Outcomes, Ranking
 from shortlist.dataset.sequences import Sequences
+from shortlist.errors import ConfigError
 from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
 from shortlist.forms import Metric, Vectors
@@ -36,9 +37,9 @@ from shortlist.training.frequency import Counted
 from shortlist.training.loop import Loop, Step, train
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.softmax import Softmax
-from shortlist.training.plan import Plan
+from shortlist.training.plan import PACKAGES, Plan
 
-__all__ = ["Training", "retriever", "ranker", "RankerData", "reads_of"]
+__all__ = ["Training", "retriever", "ranker", "RankerData", "settings", "reads_of"]
 
 
 @frozen
@@ -49,6 +50,21 @@ class Training(Loop.Config):
     batch_size: Count = 256
     history: Count = 50
     threads: Count = 1
+
+
+def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
+    """How a model is trained: `Training`, and the Config of its objective (`Bce` of a ranker, `Softmax` of a
+    retriever). Raises ConfigError for keys or tasks that are not there."""
+    if plan.name not in PACKAGES:
+        train = build(Training, plan.train, f"{plan.where}.train")
+        return train, build(Softmax.Config, plan.loss, f"{plan.where}.loss")
+    train = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
+    loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
+    for name in (*loss.weights, *loss.regression):
+        if name not in schema.tasks:
+            hint = nearest(name, list(schema.tasks))
+            raise ConfigError(f"no task is called {name!r}", where=f"{plan.where}.loss", hint=hint)
+    return train, loss
 
 
 def reads_of(schema: Schema) -> tuple[str, ...]:
@@ -102,8 +118,7 @@ def retriever(
     A model with `states` learns from every step of whole sequences, another from one event at a time. A run that was
     stopped goes on from `run`. Raises ConfigError for options, DataError for a log that teaches nothing.
     """
-    config = build(Training, plan.train, f"{plan.where}.train")
-    loss = build(Softmax.Config, plan.loss, f"{plan.where}.loss")
+    config, loss = settings(plan, schema)
     log = interactions.liked(schema.weights)
     now = int(log.times.max()) + 1
     assembler = encoded(schema, catalogue, log, config.history)
@@ -181,8 +196,7 @@ def ranker(
     It stops where the mean AUC of the held requests' lists (GAUC of the first task) is best. Where negatives were
     drawn, the logit is shifted by the share of recalled ones that were kept (card M3). Raises ConfigError, DataError.
     """
-    config = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
-    loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
+    config, loss = settings(plan, schema)
     assembler = encoded(schema, catalogue, data.log, config.history, data.candidates)
     channels = data.candidates.channels
     layout = assembler.layout(channels, tuple(schema.tasks))

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shortlist.config import ChannelConfig, RankerConfig, build, find, plain
+from shortlist.config import ChannelConfig, RankerConfig, build, find, own_keys, plain
+from shortlist.errors import ConfigError
 
 __all__ = ["Plan", "plan_of"]
 
@@ -35,7 +36,8 @@ class Plan:
 
     def config(self) -> Any:
         """The model's options, typed. Raises ConfigError."""
-        return build(self.kind.Config, self.options, self.where)
+        beside = own_keys(RankerConfig if self.name in PACKAGES else ChannelConfig)
+        return build(self.kind.Config, self.options, self.where, beside)
 
     def words(self) -> dict[str, Any]:
         """All that the result depends on, as plain values: what tells an old fit from a new one."""
@@ -43,7 +45,12 @@ class Plan:
 
 
 def plan_of(config: ChannelConfig | RankerConfig, name: str, options: Mapping[str, Any]) -> Plan:
-    """Raises ConfigError for a model that no file has."""
+    """Raises ConfigError for a model that no file has, and for `train` or `loss` of one without gradients."""
     package = PACKAGES.get(name, RECALL) if isinstance(config, RankerConfig) else RECALL
     where = f"{name}.use" if isinstance(config, RankerConfig) else f"recall.{name}.use"
-    return Plan(name, config.use, find(config.use, [package], where), options, config.train, config.loss)
+    plan = Plan(name, config.use, find(config.use, [package], where), options, config.train, config.loss)
+    for key in ("train", "loss"):
+        if plan.solves and getattr(config, key):
+            what = f"{config.use} has no gradients: {key} does nothing"
+            raise ConfigError(what, where=f"{where.removesuffix('.use')}.{key}", hint=f"take {key} away")
+    return plan

@@ -29,7 +29,7 @@ class Excluded:
         self._wanted = lru_cache(maxsize=_CONDITIONS)(self._evaluate)
 
     def keep(self, requests: Requests, owners: NDArray[np.int64], items: NDArray[np.int64]) -> Mask:
-        """bool [N]: not ruled out. Raises ConfigError when the condition names an unknown field."""
+        """bool [N]: not ruled out. Raises ConfigError when it names an unknown field or is no condition."""
         keep = ~requests.exclude.contains(owners, items)
         if requests.prefix is not None:
             keep &= ~requests.prefix.contains(owners, items)
@@ -39,5 +39,4 @@ class Excluded:
 
     def _evaluate(self, where: Expression) -> Mask:
         """bool [I + 1]: the catalogue's rows that satisfy it; row -1, no such item, does not."""
-        wanted = where(self.items.columns, len(self.items))
-        return np.append(np.asarray(wanted, dtype=bool), False)
+        return np.append(where.mask(self.items.columns, len(self.items)), False)
