@@ -114,9 +114,7 @@ _SAYS = {
 }
 
 
-def _explain(
-    cls: type, errors: Sequence[Mapping[str, Any]], where: str, beside: Sequence[str] = ()
-) -> ConfigError:
+def _explain(cls: type, errors: Sequence[Mapping[str, Any]], where: str, beside: Sequence[str] = ()) -> ConfigError:
     """The first problem in our words. Members of a union that failed are one problem: `text or a table`."""
     unknown = ("unexpected_keyword_argument", "extra_forbidden")
     first = next((e for e in errors if e["type"] in unknown), errors[0])  # before the key it was meant to be

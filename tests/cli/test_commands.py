@@ -1,6 +1,7 @@
 """The command line: files are commands, user errors have their exact text, Ctrl-C is 130."""
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from shortlist import __version__, cli
 from shortlist.cli import main
-from shortlist.cli.config import effective, toml
+from shortlist.cli.config import toml
 from shortlist.config import Project, catalogue, load, parse
 from shortlist.errors import ShortlistError
+from shortlist.events.workspace import schema
+from shortlist.funnel.effective import effective
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -157,17 +160,64 @@ def test_config_show_prints_every_default_and_reads_back(capsys: pytest.CaptureF
     assert len(shown["recall"][1]) > 4  # options of the model and of its source, with their defaults
     assert shown["rerank"]["window"] == 7
     assert shown["scene"]["home"]["filters"][0]["shown_cap"] == 3
-    whole = effective(load(tmp_path))
-    assert effective(Project(tmp_path / "shortlist.toml", parse(shown))) == whole
+    whole = whole_of(load(tmp_path))
+    assert whole_of(Project(tmp_path / "shortlist.toml", parse(shown))) == whole
     status, out, _ = run(capsys, "config", "show", "--json", "--project", str(tmp_path))
     assert json.loads(out) == whole
+
+
+def whole_of(project: Project) -> dict[str, Any]:
+    return effective(project.config, schema(project))
+
+
+def test_config_show_of_the_demo_reads_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Trained channels, rankers and a half-life that is switched off."""
+    text = (Path(cli.__file__).parent / "demo.toml").read_text(encoding="utf-8")
+    text = text.replace("half_life_days = 1000.0", "half_life_days = inf")
+    (tmp_path / "shortlist.toml").write_text(text, encoding="utf-8")
+    status, out, _ = run(capsys, "config", "show", "--project", str(tmp_path))
+    assert status == 0
+    shown = tomllib.loads(out)
+    assert shown["recall"][0]["half_life_days"] == math.inf  # its default is 7: left out it would be that
+    assert "metric" in shown["recall"][3]["train"]
+    assert (shown["recall"][3]["train"]["epochs"], shown["recall"][3]["train"]["threads"]) == (4, 1)
+    assert (shown["recall"][3]["loss"]["negatives"], shown["recall"][3]["loss"]["beta"]) == ("full", 0.0)
+    assert (shown["rank"]["use"], shown["rank"]["fuse"], shown["rank"]["hidden"]) == ("din", "rated", [64, 32])
+    assert (shown["rank"]["train"]["lr"], shown["rank"]["train"]["patience"]) == (0.0015, 3)
+    assert "options" not in {**shown["rank"], **shown["coarse"]}
+    project = load(tmp_path)
+    assert project.config.recall[0].options["half_life_days"] is None
+    assert whole_of(Project(project.file, parse(shown))) == whole_of(project)
+    status, out, _ = run(capsys, "config", "show", "--json", "--project", str(tmp_path))
+    assert json.loads(out)["recall"][0]["half_life_days"] is None
+
+
+WRONG = [
+    ("[merge]\nuse = 'rrf'\nkapa = 3\n", "unknown key 'kapa'", "merge (rrf)", "did you mean kappa?"),
+    ("[rerank]\nuse = 'mmr'\nthta = 1\n", "unknown key 'thta'", "rerank (mmr)", "did you mean theta?"),
+    ("[split]\npositive = 'valu >= 4'\n", "unknown column 'valu'", "split.positive", "did you mean value?"),
+]
+
+
+@pytest.mark.parametrize("command", ["import", "check", "train", "evaluate", "publish"])
+@pytest.mark.parametrize(("text", "what", "where", "hint"), WRONG)
+def test_a_typo_is_refused_before_anything_is_done(
+    text: str, what: str, where: str, hint: str, command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "shortlist.toml").write_text(f'data.events = "none.parquet"\n{text}')
+    said = f"error: {what}\n  where: {where}\n  next: {hint}\n"
+    assert run(capsys, command, "--project", str(tmp_path)) == (2, "", said)
 
 
 def test_config_show_refuses_what_no_part_owns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "shortlist.toml").write_text('[[recall]]\nname = "hot"\nuse = "hot"\nquotta = 3\n')
     status, _, err = run(capsys, "config", "show", "--project", str(tmp_path))
     assert status == 2
-    assert err.splitlines()[:2] == ["error: unknown key 'quotta'", "  where: recall.hot"]
+    assert err.splitlines() == [
+        "error: unknown key 'quotta'",
+        "  where: recall.hot (hot)",
+        "  next: did you mean quota?",
+    ]
 
 
 def test_toml_text() -> None:

@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from tests.serving.world import ODD, USERS, World, serving
+from tests.serving.world import ODD, SCHEMA, USERS, World, catalogue, serving
 
-from shortlist.dashboard.pages import note, pages
+from shortlist.dashboard.pages import note, of, pages
+from shortlist.schema import Catalogue, Profiles
 from shortlist.serving.engine import Engine
 from shortlist.serving.http import application
 from shortlist.serving.wire import Event
@@ -81,8 +83,37 @@ def test_a_damaged_release_is_a_row_with_its_problem(made: Made) -> None:
     (world.releases.folder / first / "manifest.json").write_bytes(b"{")
     text = words(client.get("/releases").text)
     assert f"{first} 2026-01-01 00:00 serving the manifest is damaged: not JSON" in text
-    assert "20260101T000001000-000-second 2026-01-01 00:00 current 0" not in text  # no figures of that shape
     assert "20260101T000001000-000-second 2026-01-01 00:00 current" in text
+
+
+def test_one_of_a_kind_is_singular(made: Made) -> None:
+    made[1].recommend("ann", 1)
+    assert "ann home 1 item " in words(made[2].get("/").text)
+    assert [of(0, "item"), of(1, "item"), of(1200, "item")] == ["0 items", "1 item", "1,200 items"]
+
+
+def test_times_of_profiles_are_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 1,700,000,000,000 ms is 2023-11-14 22:13 UTC; item war4 has no time
+    items = np.full(28, 1.7e12)
+    items[4] = np.nan
+    plain = catalogue()
+    columns = {**plain.items.columns, "released": items}
+    users = {**plain.users.columns, "joined": np.full(8, 1.7e12)}
+    made = Catalogue(Profiles(plain.users.keys, users), Profiles(plain.items.keys, columns))
+    monkeypatch.setattr("tests.serving.world.catalogue", lambda: made)
+    schema = {
+        **SCHEMA,
+        "users": {**SCHEMA["users"], "joined": "time"},
+        "items": {**SCHEMA["items"], "released": "time"},
+    }
+    with (
+        serving(tmp_path, {"schema": schema}) as (_, engine),
+        TestClient(application(engine, routes=pages(engine, tmp_path / "var")), "http://127.0.0.1") as client,
+    ):
+        text = words(ask(client, user="ann"))
+    assert "War part 3 War year 1993 released 2023-11-14 because" in text
+    assert "War part 4 War year 1994 because" in text
+    assert "joined 2023-11-14" in text
 
 
 def test_the_request_page_shows_slate_reasons_funnel_and_history(made: Made) -> None:
@@ -122,10 +153,25 @@ class Tags(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.area: dict[str, str | None] | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
+        if tag == "textarea":
+            self.area = self.found[-1][1]
+            self.area["value"] = ""
+        elif tag == "input":  # what a browser keeps of its value
+            self.found[-1][1]["value"] = (self.found[-1][1].get("value") or "").replace("\r", "").replace("\n", "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "textarea" and self.area is not None:
+            self.area["value"] = (self.area["value"] or "").removeprefix("\n")
+            self.area = None
+
+    def handle_data(self, data: str) -> None:
+        if self.area is not None:
+            self.area["value"] = (self.area["value"] or "") + data
 
 
 @pytest.mark.parametrize("user", [*USERS, *ODD, "</title><script>x</script>", "'\" onmouseover=alert(1) "])
@@ -134,6 +180,18 @@ def test_everything_is_escaped(made: Made, user: str) -> None:
     assert not {"script", "i"} & {tag for tag, _ in tags}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert [a["value"] for _, a in tags if a.get("name") == "user"] == [user]
+    assert [a["value"] for _, a in tags if a.get("name") == "item"] == [user]
+
+
+def test_a_line_break_of_a_form_is_the_ids_own(made: Made) -> None:
+    # a form sends every line break as CR LF
+    user = next(user for user in USERS if "\n" in user)
+    html = ask(made[2], user=user.replace("\n", "\r\n"))
+    assert "this is the page for strangers" not in words(html)
+    assert [a["value"] for _, a in Tags(html).found if a.get("name") == "user"] == [user]
+    item = next(item for item in ODD if "\n" in item)
+    text = words(ask(made[2], user="ann", item=item.replace("\n", "\r\n")))
+    assert "No item has this id" not in text
 
 
 def test_titles_are_escaped(made: Made) -> None:

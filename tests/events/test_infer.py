@@ -111,7 +111,8 @@ def test_times_of_items_are_read_in_the_logs_unit(tmp_path: Path, log: str, colu
     schema = schema_of(project)
     assert ("created_at" in schema.items) == ("left out" not in said)
     assert schema.published == ("created_at" if "moments" in said else None)
-    assert import_log(project, lambda text: None, 0).added == (6 if log == "none" else 30)
+    # without times the 30 rows are 3 different ones, ten times each
+    assert import_log(project, lambda text: None, 0).added == (3 if log == "none" else 30)
     if "moments" in said:  # 2023-11-14 at the earliest, in milliseconds
         first = catalogue(project).items.columns["created_at"].tolist()[0]
         assert first in (T * 1000, 1_699_920_000_000)

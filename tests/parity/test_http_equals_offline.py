@@ -59,7 +59,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     }
     for name, model in models.items():
         form = model.solve(world.interactions, world.catalogue, world.now)
-        artifact.save(folder / name, kind="recall", name=name, form=form, created_ms=world.now)
+        fits = Schema.parse({}).fingerprint()
+        artifact.save(folder / name, kind="recall", name=name, form=form, fingerprint=fits, created_ms=world.now)
     events = world.interactions
     histories = pl.DataFrame(
         {"offset": np.arange(1, 3001), "user": events.users, "item": events.items, "time_ms": events.times}

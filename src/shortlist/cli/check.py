@@ -19,7 +19,10 @@ COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 @project_option
 @json_option
 def command(project_file: str, as_json: bool) -> None:
-    """Check the project file, then the data: columns, ids, times, order, duplicates, joins, coverage. Ends with 1 when something FAILs."""
+    """Check the project file and the data: columns, ids, times, order, duplicates, joins, coverage.
+
+    Ends with 1 when something FAILs, with 2 when the project file is wrong.
+    """
     import json
 
     from shortlist.events.check import check

@@ -12,6 +12,7 @@ from shortlist.config import load
 
 __all__ = ["command"]
 
+
 @click.group()
 def command() -> None:
     """Look at a project file."""

@@ -4,7 +4,6 @@ Everything shown is escaped by the templates; the content security policy allows
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from shortlist.dashboard import views
+from shortlist.dashboard.views import when
 from shortlist.errors import ShortlistError
 from shortlist.serving.engine import Engine
 from shortlist.serving.http import in_thread
@@ -82,7 +82,7 @@ class _Pages:
             lstrip_blocks=True,
         )
         self.templates.filters |= {
-            "when": when, "clock": partial(when, form="%H:%M:%S"), "ms": ms, "count": lambda n: f"{n:,}",
+            "when": when, "clock": partial(when, form="%H:%M:%S"), "ms": ms, "count": lambda n: f"{n:,}", "of": of,
             "share": lambda x: f"{x:.4f}", "score": lambda x: "–" if x is None else f"{x:.4g}",
             "words": words, "note": note,
         }  # fmt: skip
@@ -143,12 +143,9 @@ class _Pages:
         return Response(self.css, media_type="text/css", headers={"cache-control": "max-age=300"})
 
 
-def when(time_ms: int, form: str = "%Y-%m-%d %H:%M") -> str:
-    """A moment for reading, UTC."""
-    try:
-        return datetime.fromtimestamp(time_ms / 1000.0, UTC).strftime(form)
-    except (OverflowError, ValueError, OSError):
-        return str(time_ms)
+def of(n: int, what: str) -> str:
+    """A number of things: 1 item, 2 items."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def ms(value: float) -> str:

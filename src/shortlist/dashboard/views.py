@@ -1,6 +1,7 @@
 """What pages show, as plain values: everything is counted on columns, and only what is printed becomes Python."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,19 @@ from numpy.typing import NDArray
 from shortlist.candidates import Slates
 from shortlist.errors import RequestError
 from shortlist.funnel.pipeline import BELOW, NOT_SELECTED, OVER_BUDGET
-from shortlist.schema import MISSING
+from shortlist.schema import MISSING, Keys
 from shortlist.serving.engine import Engine, Record
 from shortlist.serving.live import Live
 from shortlist.serving.refusals import NotFoundError
 
-__all__ = ["overview", "form", "request", "releases"]
+__all__ = ["overview", "form", "request", "releases", "when"]
 
 LATEST = 12
 PAST = 40
 HITS = 20
 CHIPS = 5
 COLUMNS = 7
+DAY = "%Y-%m-%d"
 STAGES = ("state", "recall", "merge", "filter", "budget", "coarse", "rank", "boost", "select", "total")
 
 
@@ -134,10 +136,15 @@ def request(engine: Engine, query: Mapping[str, str]) -> dict[str, Any]:
             "chips": [chips(live, shown.fields) for shown in answer.items],
         }
     )
-    words = (query.get("item") or "").strip("\r") if query.get("item") else ""
+    words = typed(query.get("item") or "", live.release.items)
     if words:
         values |= _why(engine, record, words)
     return values
+
+
+def typed(text: str, known: Keys) -> str:
+    """An id as it was meant: browsers send every line break of a form as CR LF."""
+    return text if "\r\n" not in text or known.key(text) != MISSING else text.replace("\r\n", "\n")
 
 
 def _record(engine: Engine, query: Mapping[str, str]) -> Record | None:
@@ -148,6 +155,7 @@ def _record(engine: Engine, query: Mapping[str, str]) -> Record | None:
         return record
     if not (user := query.get("user")):
         return None
+    user = typed(user, engine.live.release.users)
     text = query.get("n") or ""
     if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise RequestError(f"{text!r} is not a number of items", where="n", hint="leave it empty for the scene's page")
@@ -243,18 +251,21 @@ def _profile(live: Live, user: NDArray[np.int64]) -> list[tuple[str, Any]]:
     if int(user[0]) == MISSING or int(users.rows(user)[0]) < 0:
         return []
     found = [(name, users.take(name, user).tolist()[0]) for name in live.schema.users if name in users.columns]
-    return [(name, value) for name, value in found if value is not None and value == value and value != ""]
+    known = [(name, value) for name, value in found if value is not None and value == value and value != ""]
+    return [(name, when(value, DAY) if live.schema.users[name].kind == "time" else value) for name, value in known]
 
 
 def chips(live: Live, fields: Mapping[str, Any]) -> list[str]:
-    """Item fields as short texts: values of lists one by one, numbers with their names, the category first."""
+    """Item fields as short texts: values of lists one by one, numbers and days with their names, the category first."""
     out: list[str] = []
     names = sorted(fields, key=lambda name: name != live.schema.category)
     for name in names:
         value, kind = fields[name], live.schema.items[name].kind
-        if value is None or kind == "time":
+        if value is None:
             continue
-        if isinstance(value, (list, tuple)):
+        if kind == "time":
+            out.append(f"{name} {when(value, DAY)}")
+        elif isinstance(value, (list, tuple)):
             out += [str(part) for part in value]
         elif kind == "dense":
             out.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
@@ -277,6 +288,14 @@ def releases(engine: Engine) -> dict[str, Any]:
         for row, page in zip(listed.releases, pages, strict=True)
     ]  # fmt: skip
     return {"rows": rows, "columns": columns, "problem": listed.problem}
+
+
+def when(time_ms: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A moment for reading, UTC."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000.0, UTC).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return str(time_ms)
 
 
 def _value(estimate: Sequence[float] | None) -> float | None:

@@ -37,6 +37,8 @@ def figures(outcome: Outcome, seed: int) -> Figures:
     for listed in outcome.measured.listed:
         row = {name: [e.value, e.low, e.high] for name, e in estimates(listed, seed).items()}
         row |= {f"coverage@{k}": [value] * 3 for k, value in listed.coverage.items()}
+        drawn = means(outcome.sampled.get(listed.name, {}), np.random.default_rng(seed))
+        row |= {f"sampled_{name}": [e.value, e.low, e.high] for name, e in drawn.items()}
         out[listed.name] = row
     return out
 
@@ -207,7 +209,14 @@ def report(
 
 def said(outcome: Outcome, seed: int) -> list[str]:
     """All verdicts."""
-    return verdicts(outcome.measured, seed) + (stage_verdicts(outcome.staged, seed) if outcome.staged else [])
+    drawn = []
+    for name, columns in outcome.sampled.items():
+        found = means({m: columns[m] for m in ("hit_rate@10", "ndcg@10")}, np.random.default_rng(seed))
+        drawn.append(
+            f"{name}, the held-out item among the drawn: " + ", ".join(f"{m} {_span(e)}" for m, e in found.items())
+        )
+    stages = stage_verdicts(outcome.staged, seed) if outcome.staged else []
+    return verdicts(outcome.measured, seed) + drawn + stages
 
 
 def parts(outcome: Outcome, seed: int) -> dict[str, tuple[Part, ...]]:

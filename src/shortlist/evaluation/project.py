@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +21,16 @@ from shortlist.candidates import Ragged, Requests
 from shortlist.config import Project, build, find, nearest, plain
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.log import interactions
+from shortlist.dataset.published import published
 from shortlist.dataset.split import Split, place, relevant
 from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.evaluation.cohorts import Cohort, cohorts
 from shortlist.evaluation.funnel import Measured, in_budget, measure
+from shortlist.evaluation.sampled import sampled
 from shortlist.evaluation.stages import Staged, judge, sample
 from shortlist.events import workspace
 from shortlist.funnel import recipes
+from shortlist.funnel.effective import effective
 from shortlist.funnel.pipeline import Funnel
 from shortlist.funnel.requests import make
 from shortlist.schema import Catalogue, Schema
@@ -66,7 +69,8 @@ class Data:
         kind: Any = find(config.split.use, ["shortlist.dataset.splits"], "split.use")
         options = build(kind.Config, config.split.options, f"split ({config.split.use})")
         split: Split = kind(options).split(self.interactions, np.random.default_rng(config.seed))
-        return split
+        fixed = workspace.published(self.project)
+        return published(split, fixed) if fixed is not None and config.split.use == "last_out" else split
 
     def part(self, part: Part) -> Interactions:
         """What a fit for this part may learn from."""
@@ -97,13 +101,16 @@ class Outcome:
     popularity: NDArray[np.int64]
     cohorts: tuple[Cohort, ...] = ()
     staged: Staged | None = None
+    sampled: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def open_data(project: Project) -> Data:
-    """Raises DataError when nothing was imported."""
+    """Raises ConfigError for a word in the project that no part owns, DataError when nothing was imported."""
+    schema = workspace.schema(project)
+    effective(project.config, schema)
     return Data(
         project,
-        workspace.schema(project),
+        schema,
         interactions(project),
         workspace.catalogue(project),
         workspace.snapshot(project),
@@ -289,7 +296,9 @@ def evaluate(
         "asked": f"{measured.requests:,} users, {measured.labelled:,} with something to find",
     }
     parts = cohorts(measured, asked.requests, asked.offsets, asked.labels, items, popularity)
-    return Outcome(measured, recipe, asked, popularity, parts, judged_stages(data, on, funnel, asked))
+    lists = data.split().candidates if on == "test" else None
+    drawn = {} if lists is None else sampled(funnel, asked.requests, lists)
+    return Outcome(measured, recipe, asked, popularity, parts, judged_stages(data, on, funnel, asked), drawn)
 
 
 def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, asked: HeldOut) -> Staged | None:

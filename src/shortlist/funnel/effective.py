@@ -8,8 +8,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shortlist.config import ChannelConfig, ProjectConfig, RankerConfig, SceneConfig, SplitConfig, StageConfig
-from shortlist.config import build, find, own_keys, plain
+from shortlist.config import (
+    ChannelConfig,
+    ProjectConfig,
+    RankerConfig,
+    SceneConfig,
+    SplitConfig,
+    StageConfig,
+    build,
+    find,
+    own_keys,
+    plain,
+)
 from shortlist.expressions import Expression
 from shortlist.funnel import recipes
 from shortlist.schema import Catalogue, Schema

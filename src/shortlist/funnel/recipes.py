@@ -9,7 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from shortlist.artifact import Artifact
-from shortlist.config import ChannelConfig, ProjectConfig, RankerConfig, SceneConfig, StageConfig, build, find, nearest, own_keys, plain
+from shortlist.config import (
+    ChannelConfig,
+    ProjectConfig,
+    RankerConfig,
+    SceneConfig,
+    StageConfig,
+    build,
+    find,
+    nearest,
+    own_keys,
+    plain,
+)
 from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 from shortlist.funnel.pipeline import Channel, Funnel, Stage

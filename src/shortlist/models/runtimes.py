@@ -279,7 +279,7 @@ def cached(manifest: Manifest) -> Path:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Exporters warn of their own insides: what fails is raised."""
-    exporters = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    exporters = [logging.getLogger(name) for name in ("torch.onnx", "torch._inductor", "onnxscript", "onnx_ir")]
     before = [exporter.level for exporter in exporters]
     for exporter in exporters:
         exporter.setLevel(logging.ERROR)
