@@ -42,7 +42,7 @@ env: .venv/dev.stamp
 
 .venv/serve.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[serve,onnx]'
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 
 from shortlist.errors import ArtifactError
 
-__all__ = ["Vectors", "Lists", "Form", "Metric"]
+__all__ = ["Vectors", "Lists", "Form", "Metric", "GLOBAL", "of_region"]
 
 Metric = Literal["ip", "cos", "l2"]
+GLOBAL = "global"  # the label of the list for everybody
+
+
+def of_region(region: object) -> str:
+    """The label of a region's own list."""
+    return f"region:{region}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Lists:
 
     `keys` int64 [K] ascending (item keys for i2i, user keys for u2u, label codes for the rest), `offsets`
     int64 [K+1], `items` int64 [M], `scores` float32 [M], descending inside a list, ties by smaller key.
-    `labels` names the lists where keys are codes (`hot:region:...`): text [K], else empty.
+    `labels` names the lists where keys are codes (`global`, `region:...`): text [K], else empty.
     """
 
     keys: NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from shortlist import __version__, cli
 from shortlist.cli import main
+from shortlist.cli._talk import progress
 from shortlist.cli.config import toml
 from shortlist.config import Project, catalogue, load, parse
 from shortlist.errors import ShortlistError
@@ -104,6 +106,17 @@ def test_models_lists_every_part_with_its_first_line(capsys: pytest.CaptureFixtu
     )
     status, table, _ = run(capsys, "models")
     assert len(table.splitlines()) == len(found)
+
+
+def test_progress_off_a_terminal_is_a_line_at_the_start_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("count") as step:
+        step(1, 2, "sheep")
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert re.fullmatch(r"count \.\.\.\ncount: done in \d+\.\d s\n", out.err)
+    with pytest.raises(ShortlistError), progress("count"):
+        raise ShortlistError("it did not work")
+    assert capsys.readouterr().err == "count ...\n"  # the error says the rest
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

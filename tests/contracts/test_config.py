@@ -1,5 +1,6 @@
 """The project file: strict keys with their nearest neighbour, ranges, and exact messages."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,25 @@ def test_a_file_that_is_absent_or_not_toml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(broken)
     assert str(caught.value) == "shortlist.toml.scene.home: unknown key 'pge' (did you mean page?)"
+
+
+def test_nan_is_refused_and_inf_is_none() -> None:
+    at, hint = "shortlist.toml", "write a number, or inf for no bound"
+    hot = {"name": "hot", "use": "hot", "half_life_days": math.nan}
+    assert refused({"recall": [hot]}) == (f"{at}.recall[0].half_life_days", "not a number", hint)
+    rules = [{"per": 3}, {"per": math.nan}]
+    assert refused({"rerank": {"use": "mmr", "rules": rules}}) == (f"{at}.rerank.rules[1].per", "not a number", hint)
+    assert parse({"recall": [{**hot, "half_life_days": math.inf}]}).recall[0].options == {"half_life_days": None}
+
+
+def test_an_unknown_key_may_be_meant_for_what_stands_beside() -> None:
+    @frozen
+    class Inner:
+        wide: bool = False
+
+    with pytest.raises(ConfigError) as caught:
+        build(Inner, {"positve": ""}, "split", ("use", "positive"))
+    assert str(caught.value) == "split: unknown key 'positve' (did you mean positive?)"
 
 
 def test_plain_shows_every_default_in_place_and_reads_back() -> None:

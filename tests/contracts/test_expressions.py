@@ -152,6 +152,9 @@ def test_exact_messages() -> None:
     with pytest.raises(ConfigError) as caught:
         Expression.parse("valeu > 1")(COLUMNS)
     assert str(caught.value) == "valeu > 1: unknown column 'valeu' (did you mean value?)"
+    with pytest.raises(ConfigError) as caught:
+        Expression.parse("valeu > 1", "split.positive").check(["time_ms", "value"])
+    assert str(caught.value) == "split.positive: unknown column 'valeu' (did you mean value?)"
 
 
 def test_a_dunder_is_a_column_that_does_not_exist() -> None:

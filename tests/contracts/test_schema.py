@@ -223,6 +223,18 @@ def test_fields_share_a_vocabulary_by_name() -> None:
             {"tasks": {"like": {"on": "click", "positive": "value >"}}},
             "schema.tasks.like.positive: cannot read 'value >' (write e.g. value >= 4 and category in ['a', 'b'])",
         ),
+        (
+            {"tasks": {"like": {"on": "click", "positive": "valeu >= 4"}}},
+            "schema.tasks.like.positive: unknown column 'valeu' (did you mean value?)",
+        ),
+        (
+            {"tasks": {"like": {"on": "click", "positive": "clik.value >= 4"}}},
+            "schema.tasks.like.positive: unknown column 'clik.value' (did you mean click.value?)",
+        ),
+        (
+            {"tasks": {"like": {"on": {"smaple": "mixed"}, "positive": "click"}}},
+            "schema.tasks.like.on: unknown key 'smaple' (did you mean sample?)",
+        ),
         ({"itms": {}}, "schema: unknown key 'itms' (did you mean items?)"),
         (
             {"items": {"a": {"kind": "sparse", "vocb": "x"}}},

@@ -250,7 +250,7 @@ def test_tasks_that_do_not_go_together() -> None:
         ),
         (
             {"click": {"on": "impression", "positive": "clik"}},
-            "clik: unknown column 'clik' (did you mean click?)",
+            "schema.tasks.click.positive: unknown column 'clik' (did you mean click?)",
         ),
     ):
         with pytest.raises(ConfigError) as caught:

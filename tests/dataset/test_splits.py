@@ -345,7 +345,7 @@ def test_relevant_by_hand() -> None:
 def test_relevant_names_the_nearest_column() -> None:
     with pytest.raises(ConfigError) as caught:
         relevant(one_user([1]), np.array([0]), "values >= 4", SCHEMA, one_user([]))
-    assert str(caught.value) == "values >= 4: unknown column 'values' (did you mean value?)"
+    assert str(caught.value) == "split.positive: unknown column 'values' (did you mean value?)"
 
 
 def test_roles_of_user_cut_cover_every_event() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,32 @@ def test_a_damaged_release_does_not_hide_the_others(project: Path, capsys: pytes
         assert back < middle["id"]
     finally:
         manifest.write_bytes(content)
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9"])
+def test_the_demo_ends_with_one_object(
+    url: str | None, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(file: str, host: str | None, port: int | None, answers: Callable[[str], None]) -> None:
+        answers(str(url))
+
+    monkeypatch.setattr("shortlist.cli.serve.serve", serve)
+    words = ["--folder", str(project), "--json", *([] if url else ["--no-serve"])]
+    capsys.readouterr()
+    assert main(["demo", *words]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    reports = project / "var" / "reports"
+    figures = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert found == {
+        "project": str(project / "shortlist.toml"),
+        "release": Releases(project / "var" / "releases").current(),
+        "report": str(reports / "report.html"),
+        "figures": figures,
+        "url": url,
+    }
+    assert f"{project / 'shortlist.toml'} has been edited: it is used as it stands" in said.err
+    assert "8000 rows: 0 added, 8000 known, 0 duplicates dropped" in said.err
 
 
 def test_the_example_of_the_readme_runs(project: Path, tmp_path: Path) -> None:

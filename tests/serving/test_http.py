@@ -9,7 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 from tests.serving.world import ITEMS, USERS, World, serving
 
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, ShortlistError
+from shortlist.serving import openapi
 from shortlist.serving.engine import Engine
 from shortlist.serving.http import application, check_host
 
@@ -191,6 +192,31 @@ def test_what_is_wrong_is_said(
     assert (answer.status_code, error["code"], error["where"]) == (status, code, where)
     assert message is None or error["message"] == message
     assert hint is None or error["hint"] == hint
+
+
+def test_every_status_is_described(made: tuple[World, Engine, TestClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, engine, client = made
+
+    def codes(kind: type[ShortlistError]) -> set[str]:
+        return {kind.code}.union(*(codes(under) for under in kind.__subclasses__()))
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    assert codes(ShortlistError) <= set(openapi.STATUS)
+    # cannot be read, host, path, method, size, value, ours
+    statuses = [client.post("/v1/recommend", content=b"{").status_code]
+    statuses += [client.post("/v1/recommend", json={"user": "ann"}, headers={"host": "example.org"}).status_code]
+    statuses += [client.post("/nowhere").status_code, client.put("/v1/recommend").status_code]
+    statuses += [client.post("/v1/recommend", content=b"x" * 3000).status_code]
+    statuses += [client.post("/v1/recommend", json={"user": 1.5}).status_code]
+    monkeypatch.setattr(engine, "recommend", broken)
+    statuses += [client.post("/v1/recommend", json={"user": "ann"}).status_code]
+    assert statuses == [400, 403, 404, 405, 413, 422, 500]
+    described = [
+        int(status) for status in client.get("/openapi.json").json()["paths"]["/v1/recommend"]["post"]["responses"]
+    ]
+    assert described == [200, 400, 401, 403, 404, 405, 408, 413, 422, 500, 503]
 
 
 def test_a_body_without_a_length_is_bounded_too(client: TestClient) -> None:

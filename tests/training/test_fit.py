@@ -15,7 +15,7 @@ from shortlist.models.recall.ease import Ease
 from shortlist.models.recall.hot import Hot
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.fit import fit, fitted, models_of
-from shortlist.training.plan import Plan
+from shortlist.training.plan import Plan, plan_of
 
 SCHEMA = Schema.parse({"action": "what", "actions": {"impression": {"weight": 0.0}, "click": {}}})
 
@@ -74,6 +74,13 @@ def test_an_unknown_model_names_its_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         models_of((ChannelConfig("x", "item_fc"),))
     assert str(caught.value) == "recall.x.use: nothing is called 'item_fc' (did you mean item_cf?)"
+
+
+@pytest.mark.parametrize("key", ["train", "loss"])
+def test_a_solver_is_not_trained(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of(ChannelConfig("x", "ease", **{key: {"lr": 0.1}}), "x", {})  # type: ignore[arg-type]
+    assert str(caught.value) == f"recall.x.{key}: ease has no gradients: {key} does nothing (take {key} away)"
 
 
 def test_an_option_of_the_wrong_type_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,14 +29,19 @@ def emit(value: Any) -> None:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress line with time left, on a terminal; otherwise a line at the start and one at the end."""
+    """A progress line with time left, on a terminal; otherwise a line at the start and one at the end.
+
+    What is inside calls it with (done, total, what); until it does, only the time that passed is shown.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
         say(f"{title} ...")
+        started = time.perf_counter()
         yield lambda done, total, what: None
+        say(f"{title}: done in {time.perf_counter() - started:.1f} s")
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[what]}"),

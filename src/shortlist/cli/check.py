@@ -1,13 +1,13 @@
 """Check a project's data."""
 
-import time
 from dataclasses import asdict
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from shortlist.cli._talk import json_option, project_option, say
+from shortlist import now
+from shortlist.cli._talk import json_option, progress, project_option, say
 from shortlist.config import load
 
 __all__ = ["command"]
@@ -31,7 +31,8 @@ def command(project_file: str, as_json: bool) -> None:
 
     project = load(project_file)
     effective(project.config, schema(project))
-    findings = check(project, say, time.time_ns() // 1_000_000)
+    with progress("check"):
+        findings = check(project, say, now())
     if as_json:
         # Examples are rows as they lie: dates and the like are written as text.
         print(json.dumps([asdict(f) for f in findings], ensure_ascii=False, default=str))

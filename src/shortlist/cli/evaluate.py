@@ -6,6 +6,7 @@ from typing import Literal, cast
 
 import click
 
+from shortlist import now
 from shortlist.cli._talk import emit, json_option, progress, project_option, say, table
 from shortlist.config import load
 
@@ -31,7 +32,7 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json
         say(f"no models for the {on} part yet: training them first")
         started = time.perf_counter()
         with progress(f"train for {on}") as step:
-            train(data, part, created_ms=time.time_ns() // 1_000_000, progress=step)
+            train(data, part, created_ms=now(), progress=step)
         took["training"] = time.perf_counter() - started
     started = time.perf_counter()
     with progress(f"evaluate on {on}") as step:

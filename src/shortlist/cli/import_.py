@@ -1,11 +1,11 @@
 """Import a project's data."""
 
-import time
 from dataclasses import asdict
 
 import click
 
-from shortlist.cli._talk import emit, json_option, project_option, say
+from shortlist import now
+from shortlist.cli._talk import emit, json_option, progress, project_option, say
 from shortlist.config import load
 
 __all__ = ["command"]
@@ -22,7 +22,8 @@ def command(project_file: str, fresh: bool, as_json: bool) -> None:
 
     project = load(project_file)
     effective(project.config, schema(project))
-    report = import_log(project, say, time.time_ns() // 1_000_000, fresh)
+    with progress("import"):
+        report = import_log(project, say, now(), fresh)
     if as_json:
         emit(asdict(report))
         return

@@ -1,10 +1,10 @@
 """Make a checked release and switch to it."""
 
 import json
-import time
 
 import click
 
+from shortlist import now
 from shortlist.cli._talk import emit, json_option, progress, project_option, say
 from shortlist.config import load
 
@@ -26,7 +26,7 @@ def command(project_file: str, as_json: bool) -> None:
         metrics = {}
         say("no evaluation of this data and configuration: the release will carry no metrics (`shortlist evaluate`)")
     with progress("publish") as step:
-        release = publish(data, created_ms=time.time_ns() // 1_000_000, metrics=metrics, progress=step)
+        release = publish(data, created_ms=now(), metrics=metrics, progress=step)
     if as_json:
         emit({"release": release})
     else:

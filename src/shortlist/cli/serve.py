@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -33,6 +33,11 @@ def command(project_file: str, host: str | None, port: int | None, as_json: bool
 
     Reads the API key from SHORTLIST_API_KEY. Without one it listens on this machine only.
     """
+    serve(project_file, host, port, lambda url: emit({"url": url}) if as_json else print(url, flush=True))
+
+
+def serve(project_file: str, host: str | None, port: int | None, answers: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C; `answers` gets the URL once it does."""
     from shortlist.dashboard.pages import pages
     from shortlist.serving.http import application, check_host
     from shortlist.serving.watch import watch
@@ -49,7 +54,7 @@ def command(project_file: str, host: str | None, port: int | None, as_json: bool
             app = application(engine, api_key=key, routes=pages(engine, project.home), background=lambda: watch(engine))
             gc.collect()
             gc.freeze()  # what was loaded stays: the collector need not walk it again
-            _run(app, listener, lambda: emit({"url": url}) if as_json else print(url, flush=True))
+            _run(app, listener, lambda: answers(url))
     say("stopped")
 
 

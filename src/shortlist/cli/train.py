@@ -1,9 +1,8 @@
 """Fit the channels of a project."""
 
-import time
-
 import click
 
+from shortlist import now
 from shortlist.cli._talk import emit, json_option, progress, project_option, say
 from shortlist.config import load
 
@@ -20,7 +19,7 @@ def command(project_file: str, part: str, as_json: bool) -> None:
 
     data = open_data(load(project_file))
     with progress(f"train for {part}") as step:
-        done = train(data, part, created_ms=time.time_ns() // 1_000_000, progress=step)  # type: ignore[arg-type]
+        done = train(data, part, created_ms=now(), progress=step)  # type: ignore[arg-type]
     for fitted in done.values():
         say(f"{fitted.name}: {fitted.manifest.kind} in {fitted.seconds:.2f} s -> {fitted.folder}")
     if as_json:

@@ -25,7 +25,7 @@ from shortlist.config import nearest
 from shortlist.errors import DataError
 from shortlist.schema import MAX_ID_BYTES, MISSING, Keys, canonical
 
-__all__ = ["EventLog", "Event", "Outcome", "Served", "COLUMNS"]
+__all__ = ["EventLog", "Event", "Outcome", "Served", "COLUMNS", "FUTURE_MS"]
 
 VERSION = 1
 FUTURE_MS = 300_000  # how far a client's clock may run ahead of ours

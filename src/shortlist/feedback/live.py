@@ -1,12 +1,13 @@
 """A project's engine, put together: releases, log, a store loaded from the release, and its follower."""
 
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist import now
 from shortlist.artifact import Release, Releases
 from shortlist.config import Project
 from shortlist.errors import ArtifactError
@@ -48,10 +49,12 @@ def open_engine(project: Project, *, follow: bool = False) -> Iterator[Engine]:
     with closing(EventLog(home / "log.db")) as log:
         engine = Engine(
             releases, log, lambda release: Following(release, log, follow), project.config.serve,
-            lambda: time.time_ns() // 1_000_000,
+            now,
         )  # fmt: skip
         with closing(engine):
             engine.reload()
+            if "torch" in sys.modules:  # requests run side by side: threads inside one operation only get in the way
+                sys.modules["torch"].set_num_threads(1)
             if not engine.ready:
                 what = engine.refused.what if engine.refused is not None else "it cannot be loaded"
                 raise ArtifactError(what, where=str(releases.folder), hint="publish again, or `shortlist rollback`")

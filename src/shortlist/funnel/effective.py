@@ -86,7 +86,8 @@ def _channel(channel: ChannelConfig, model: Any, schema: Schema) -> dict[str, An
     shown = {"name": channel.name, "use": channel.use, "quota": channel.quota}
     shown |= _trained(channel, channel.name, own, schema)
     source: Any = find(recipes.source_of(model), [recipes.SOURCES], f"recall.{channel.name}.source")
-    return shown | _shown(build(source.Config, query, f"recall.{channel.name}"))
+    shown |= _shown(build(source.Config, query, f"recall.{channel.name}"))
+    return shown
 
 
 def _ranker(ranker: RankerConfig, name: str, schema: Schema) -> dict[str, Any]:

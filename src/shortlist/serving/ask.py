@@ -9,6 +9,7 @@ import numpy as np
 from shortlist.candidates import Ragged
 from shortlist.config import ServeConfig, nearest
 from shortlist.errors import ConfigError, RequestError
+from shortlist.events.log import FUTURE_MS
 from shortlist.expressions import Expression
 from shortlist.schema import MISSING
 from shortlist.serving.live import Live
@@ -16,7 +17,6 @@ from shortlist.serving.wire import SessionEvent, identifier
 
 __all__ = ["Ask", "check", "page_size", "positive", "ragged"]
 
-FUTURE_MS = 300_000
 HELD_OUT = "held_out"
 
 

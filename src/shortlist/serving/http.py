@@ -43,11 +43,6 @@ __all__ = ["application", "check_host", "in_thread", "path_id"]
 
 LOG = logging.getLogger("shortlist.serving")
 T = TypeVar("T")
-STATUS = {
-    "bad_json": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method": 405, "timeout": 408,
-    "too_large": 413, "request": 422, "config": 422, "data": 503, "artifact": 503, "capacity": 503,
-    "not_ready": 503, "deadline": 503, "overloaded": 503,
-}  # fmt: skip
 THREADS = 64
 WAITING = 512  # calls that may wait for a thread; more are told to come back
 BODY_S = 10.0
@@ -265,7 +260,7 @@ def _failure(code: str, message: str, where: str, hint: str, status: int) -> Res
 def _refuse(request: Request, error: Exception) -> Response:
     """A typed error, or one of routing."""
     if isinstance(error, ShortlistError):
-        return _failure(error.code, error.what, error.where, error.hint, STATUS.get(error.code, 500))
+        return _failure(error.code, error.what, error.where, error.hint, openapi.STATUS.get(error.code, 500))
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:
@@ -274,7 +269,7 @@ def _refuse(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return _failure("method", f"{request.method} is not possible here", path, f"use {allowed}; see /docs", 405)
-    code = next((c for c, status in STATUS.items() if status == error.status_code), "request")
+    code = next((c for c, status in openapi.STATUS.items() if status == error.status_code), "request")
     return _failure(code, str(error.detail), path, "see /docs", error.status_code)
 
 
@@ -284,7 +279,13 @@ def _gone(request: Request, error: Exception) -> Response:
 
 def _broken(request: Request, error: Exception) -> Response:
     """A mistake of ours. Starlette logs the traceback after this answer."""
-    return _failure("internal", "something is wrong here", request.scope["path"], "it is in the server's log", 500)
+    return _failure(
+        "internal",
+        "something is wrong here",
+        request.scope["path"],
+        "it is in the server's log",
+        openapi.STATUS["internal"],
+    )
 
 
 # ---------------------------------------------------------------------------------------------- middleware

@@ -19,7 +19,7 @@ from shortlist.config import ExperimentConfig, build
 from shortlist.errors import ArtifactError
 from shortlist.events.log import EventLog
 from shortlist.experiments.assignment import Layer
-from shortlist.forms import Form, Lists
+from shortlist.forms import Form, Lists, of_region
 from shortlist.funnel.filters.excluded import Excluded
 from shortlist.funnel.mergers.snake import Snake
 from shortlist.funnel.pipeline import Channel, Funnel, Keep, Recalled, Source
@@ -142,7 +142,7 @@ class Live:
         """The first request's region, where a hot list has one of its own for it."""
         column = requests.context.get(self.schema.region or "")
         value = None if column is None or not len(column) else column[0]
-        return str(value) if value is not None and f"region:{value}" in self._labels else None
+        return str(value) if value is not None and of_region(value) in self._labels else None
 
     @cached_property
     def _labels(self) -> frozenset[str]:

@@ -10,16 +10,25 @@ import msgspec
 from shortlist import __version__
 from shortlist.serving import wire
 
-__all__ = ["Call", "CALLS", "document", "page"]
+__all__ = ["Call", "CALLS", "STATUS", "document", "page"]
 
 PREFIX = "#/components/schemas/{name}"
-STATUSES = {
-    "400": "cannot be read",
-    "401": "an API key is needed",
-    "404": "does not exist",
-    "413": "the body is too large",
-    "422": "does not fit",
-    "503": "not ready, late or overloaded",
+STATUS = {
+    "bad_json": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method": 405, "timeout": 408,
+    "too_large": 413, "request": 422, "config": 422, "error": 500, "internal": 500, "data": 503, "artifact": 503,
+    "capacity": 503, "not_ready": 503, "deadline": 503, "overloaded": 503,
+}  # of an error's code  # fmt: skip
+WORDS = {
+    400: "cannot be read",
+    401: "an API key is needed",
+    403: "not from this host or page without an API key",
+    404: "does not exist",
+    405: "not possible here",
+    408: "the body did not arrive in time",
+    413: "the body is too large",
+    422: "does not fit",
+    500: "something is wrong in the server",
+    503: "not ready, late or overloaded",
 }
 
 
@@ -100,7 +109,9 @@ def _operation(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
         {"content": _json(call.answer)} if call.answer else {"content": {"text/plain": {"schema": {"type": "string"}}}}
     )
     answers: dict[str, Any] = {str(call.status): {"description": call.summary, **answer}}
-    answers |= {status: {"description": text, "content": failure} for status, text in STATUSES.items()}
+    answers |= {
+        str(status): {"description": WORDS[status], "content": failure} for status in sorted({*STATUS.values()})
+    }
     if call.name == "ready":
         answers["503"] = {"description": "not ready", "content": _json(wire.Health)}
     out: dict[str, Any] = {"operationId": call.name, "summary": call.summary, "responses": answers}

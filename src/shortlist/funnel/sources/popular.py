@@ -5,14 +5,12 @@ from numpy.typing import NDArray
 
 from shortlist.candidates import Requests
 from shortlist.config import frozen
-from shortlist.forms import Lists
+from shortlist.forms import GLOBAL, Lists, of_region
 from shortlist.funnel.pipeline import Keep, Recalled
 from shortlist.index.cut import cut
 from shortlist.schema import Schema, text
 
 __all__ = ["Popular"]
-
-GLOBAL = "global"
 
 
 class Popular:
@@ -38,7 +36,7 @@ class Popular:
         regions = None if self.region is None else requests.context.get(self.region)
         if regions is None or len(self.places) < 2:
             return np.full(len(requests), world, dtype=np.int64)
-        found = [self.places.get(f"region:{region}", world) for region in text(regions)]
+        found = [self.places.get(of_region(region), world) for region in text(regions)]
         return np.array(found, dtype=np.int64)
 
     def _rows(self, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from shortlist.config import Count, Positive, frozen, nearest
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError
-from shortlist.forms import Lists
+from shortlist.forms import GLOBAL, Lists, of_region
 from shortlist.schema import Catalogue, Schema
 
 DAY_MS = 86_400_000
-GLOBAL = "global"
 
 
 class Hot:
@@ -95,7 +94,7 @@ class Hot:
         built = np.flatnonzero((sizes >= self.config.least) & (regions != ""))
         code = np.zeros(len(regions), dtype=np.int64)
         code[built] = np.arange(1, len(built) + 1)
-        return np.repeat(code[of_user], events), (GLOBAL, *(f"region:{regions[r]}" for r in built))
+        return np.repeat(code[of_user], events), (GLOBAL, *(of_region(regions[r]) for r in built))
 
 
 def decayed(
