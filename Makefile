@@ -35,18 +35,19 @@ bench: .venv/dev.stamp
 
 env: .venv/dev.stamp
 
-# torch goes in first and alone, so that nothing installed after it can ask for another build of it.
+# torch goes in first and alone, so that nothing installed after it can ask for another build of it. TORCH_INDEX, where
+# it is set, is the package index it comes from: that of the CPU builds spares gigabytes of libraries for GPUs.
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "shortlist needs Python 3.11 or later; make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 
 .venv/serve.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[serve,onnx]'
 	@touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch .venv/serve.stamp $@
 

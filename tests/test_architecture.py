@@ -22,7 +22,8 @@ ROOMS = [
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
 # folders whose files a project names with `use = "..."`, or a shell by its command
 REGISTRIES = [
-    "models/recall", "models/coarse", "models/rank", "funnel/sources", "funnel/filters", "funnel/mergers", "funnel/selectors", "traffic",
+    "models/recall", "models/coarse", "models/rank", "funnel/sources", "funnel/filters", "funnel/mergers",
+    "funnel/selectors", "traffic",
     "dataset/splits", "cli",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`import shortlist` is light: what it costs is measured by a benchmark, what it loads is fixed here."""
+"""`import shortlist` is light: what it, the command line and the server may load is fixed here."""
 
 import subprocess
 import sys

@@ -102,7 +102,7 @@ def test_models_lists_every_part_with_its_first_line(capsys: pytest.CaptureFixtu
     assert ("filter", "seen") in found
     assert {name for kind, name in found if kind == "recall"} == set(catalogue("shortlist.models.recall"))
     assert found["boost", "boost"] == (
-        "Static boost of new items: score' = times * score + plus (card G4), then free competition."
+        "Static boost of new items: score' = times * score + plus, then free competition."
     )
     status, table, _ = run(capsys, "models")
     assert len(table.splitlines()) == len(found)

@@ -1,4 +1,4 @@
-"""The loader: every row once, the same order for the same seed, and going on where it stopped (card I4)."""
+"""The loader: every row once, the same order for the same seed, and going on where it stopped."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Protocols and the oracles of card H4."""
+"""Protocols, and what each must keep apart."""
 
 import hashlib
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def fingerprint(events: Interactions) -> str:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_oracle_1_no_test_event_in_train_and_times_in_order(name: str) -> None:
+def test_no_test_event_in_train_and_times_in_order(name: str) -> None:
     events = log()
     split = PROTOCOLS[name]().split(events, np.random.default_rng(1))
     assert split.audit() == []
@@ -64,7 +64,7 @@ def test_oracle_1_no_test_event_in_train_and_times_in_order(name: str) -> None:
     assert not learned & set(zip(split.test.users.tolist(), split.test.times.tolist(), strict=True))
 
 
-def test_oracle_1_global_time_has_one_cut_for_all() -> None:
+def test_global_time_has_one_cut_for_all() -> None:
     split = PROTOCOLS["global_time"]().split(log(), np.random.default_rng(0))
     rank = split.part(RANK)
     assert split.train.times.max() < rank.times.min()
@@ -73,7 +73,7 @@ def test_oracle_1_global_time_has_one_cut_for_all() -> None:
     assert split.before_test.times.max() < split.test.times.min()
 
 
-def test_oracle_2_user_cut_has_disjoint_users() -> None:
+def test_user_cut_has_disjoint_users() -> None:
     events = log(users=100)
     split = UserCut(UserCut.Config()).split(events, np.random.default_rng(3))
     train, valid, test = (set(part.users.tolist()) for part in (split.train, split.valid, split.test))
@@ -84,7 +84,7 @@ def test_oracle_2_user_cut_has_disjoint_users() -> None:
     assert (len(train), len(valid), len(test)) == (80, 10, 10)
 
 
-def test_oracle_2_user_cut_gives_the_first_four_fifths_as_input() -> None:
+def test_user_cut_gives_the_first_four_fifths_as_input() -> None:
     events = log(users=20)
     split = UserCut(UserCut.Config()).split(events, np.random.default_rng(3))
     for user in split.test.user_keys:
@@ -97,7 +97,7 @@ def test_oracle_2_user_cut_gives_the_first_four_fifths_as_input() -> None:
         assert len(split.known("test").where(split.known("test").users == user)) == len(given_)
 
 
-def test_oracle_3_negatives_are_99_unmet_distinct_and_reproducible() -> None:
+def test_negatives_are_99_unmet_distinct_and_reproducible() -> None:
     events = log()
     protocol = LastOut(LastOut.Config(negatives=99))
     split = protocol.split(events, np.random.default_rng(7))
@@ -116,7 +116,7 @@ def test_oracle_3_negatives_are_99_unmet_distinct_and_reproducible() -> None:
     assert other.candidates.tobytes() != lists.tobytes()
 
 
-def test_oracle_4_remembering_train_pairs_is_chance_on_held_out_users() -> None:
+def test_remembering_train_pairs_is_chance_on_held_out_users() -> None:
     events = log(users=100)
     split = UserCut(UserCut.Config()).split(events, np.random.default_rng(3))
     items = events.item_keys
@@ -127,7 +127,7 @@ def test_oracle_4_remembering_train_pairs_is_chance_on_held_out_users() -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_oracle_5_test_labels_never_touch_what_is_learned_from(name: str) -> None:
+def test_test_labels_never_touch_what_is_learned_from(name: str) -> None:
     events = log()
     split = PROTOCOLS[name]().split(events, np.random.default_rng(1))
     perturbed = replace(events, values=np.where(split.roles == TEST, 9, events.values).astype(np.float32))
@@ -137,7 +137,7 @@ def test_oracle_5_test_labels_never_touch_what_is_learned_from(name: str) -> Non
     assert fingerprint(again.before_test) == fingerprint(split.before_test)
 
 
-def test_oracle_6_a_constant_scorer_hits_a_tenth() -> None:
+def test_a_constant_scorer_hits_a_tenth() -> None:
     split = LastOut(LastOut.Config(negatives=99)).split(log(), np.random.default_rng(7))
     assert split.candidates is not None
     ranks = positive_ranks(np.zeros(split.candidates.shape), np.zeros(len(split.candidates), dtype=np.int64))

@@ -1,4 +1,4 @@
-"""The sample pipeline on disk: card I4, oracles 1 to 6 (the stable hash is tested with the encoders)."""
+"""The sample pipeline on disk (the stable hash is tested with the encoders)."""
 
 import json
 import subprocess

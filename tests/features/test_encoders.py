@@ -1,4 +1,4 @@
-"""Encoders by hand values (card I2, oracle 6), unknown values (oracle 3), and state that survives a round trip."""
+"""Encoders by hand values, unknown values, and state that survives a round trip."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Recall merge (card B27): every merger keeps the same promises."""
+"""Recall merge: every merger keeps the same promises."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""MMR with a sliding window (card X2) against its definition, pick by pick."""
+"""MMR with a sliding window against its definition, pick by pick."""
 
 from math import sqrt
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sources: what is asked of a form for a request (card A3, Serve; card A1, Serve)."""
+"""Sources: what is asked of a form for a request."""
 
 import numpy as np
 import pytest

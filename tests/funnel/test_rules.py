@@ -1,4 +1,4 @@
-"""Rules and how they restrict MMR (card X4), against plain Python and exhaustive search."""
+"""Rules and how they restrict MMR, against plain Python and exhaustive search."""
 
 from typing import Any
 

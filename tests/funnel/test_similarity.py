@@ -1,4 +1,4 @@
-"""Similarity by attributes (card X1)."""
+"""Similarity by attributes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""DSSM and the unit vectors of its towers: the oracles of their cards."""
+"""DSSM and the unit vectors of its towers, against their definitions."""
 
 from collections.abc import Iterator
 from dataclasses import replace

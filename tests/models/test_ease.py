@@ -1,4 +1,4 @@
-"""EASE: the oracles of its card."""
+"""EASE, against its definition."""
 
 from pathlib import Path
 

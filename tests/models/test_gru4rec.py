@@ -1,4 +1,4 @@
-"""GRU4Rec: the oracles of its card."""
+"""GRU4Rec, against its definition."""
 
 from collections.abc import Iterator, Sequence
 

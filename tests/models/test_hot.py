@@ -1,4 +1,4 @@
-"""Hot: the oracles of its card."""
+"""Hot, against its formula by hand."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""iALS: the oracles of its card, its fold-in, and the channel they make."""
+"""iALS, against its definition; its fold-in, and the channel they make."""
 
 from typing import Any
 

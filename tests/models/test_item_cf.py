@@ -1,4 +1,4 @@
-"""ItemCF: the oracles of its card, against a brute force that is written straight from the formulas."""
+"""ItemCF, against a brute force that is written straight from the formulas."""
 
 import tomllib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Static boost of new items (card G4)."""
+"""Static boost of new items."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Calibration (card M3)."""
+"""Calibration (He X. et al. 2014)."""
 
 from math import log
 

@@ -1,4 +1,4 @@
-"""The streaming estimate of how often an item is in a batch (card B10)."""
+"""The streaming estimate of how often an item is in a batch (Yi et al., RecSys 2019)."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_it_counts_steps_not_examples() -> None:
 
 
 def test_known_rates_are_found() -> None:
-    """Card B10, oracle 6: Bernoulli arrivals, all items past several hundred: median relative error below 10 %."""
+    """Bernoulli arrivals, all items past several hundred: median relative error below 10 %."""
     dice = np.random.default_rng(0)
     rates = dice.uniform(0.05, 0.5, 100)
     frequency = Streaming(alpha=0.01, bits=16, gap=20.0)

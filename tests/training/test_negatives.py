@@ -1,4 +1,4 @@
-"""Negatives from the catalogue (card B12)."""
+"""Negatives from the catalogue."""
 
 import numpy as np
 import pytest

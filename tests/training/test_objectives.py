@@ -1,4 +1,4 @@
-"""Pairwise, pointwise and multi-task objectives (cards B6, M4)."""
+"""Pairwise, pointwise and multi-task objectives."""
 
 from dataclasses import replace
 from math import exp, log, log1p
@@ -124,7 +124,6 @@ def test_masked_log_loss_by_hand() -> None:
 
 
 def test_the_shared_bottom_gets_the_weighted_sum_of_the_tasks_gradients() -> None:
-    """Card M4, oracles 2 and 3."""
     torch.manual_seed(0)
     model, batch = Logits(TASKS), rows()
 

@@ -1,4 +1,4 @@
-"""The listwise objective (cards B10, B11, B12, B5) against closed forms and enumeration."""
+"""The listwise objective against closed forms and enumeration."""
 
 import itertools
 from dataclasses import replace
@@ -170,7 +170,7 @@ def test_sampled_over_all_items_with_uniform_q_is_the_full_softmax() -> None:
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
 def test_the_gradient_of_sampled_columns_tends_to_the_full_one(beta: float) -> None:
-    """Mean over 200 draws with logQ; more negatives, less bias (card B5, oracle 4)."""
+    """Mean over 200 draws with logQ; more negatives, less bias."""
     model, batch = Two(3, 32, seed=3), pairs([0, 1, 2], [2, 9, 20])
     counts = np.arange(1, 31)
     full = Softmax(Config(negatives="full"), "ip", catalogue=row_columns, counts=counts)
@@ -326,7 +326,7 @@ def test_unit_vectors_are_ordered_alike_by_all_three() -> None:
 
 
 def test_a_cold_softmax_is_the_hinge_on_the_hardest_negative() -> None:
-    """tau * loss -> max(0, max_j s_j - s_+) (card B11, oracle 4)."""
+    """tau * loss -> max(0, max_j s_j - s_+)."""
     model, batch = Two(3, 6), pairs([0, 1, 2], [2, 3, 4])
     s = table(model.query(batch.request), model.candidate(batch.row), "cos")
     hardest = s.masked_fill(torch.eye(3, dtype=torch.bool), -9).amax(dim=1)
@@ -358,7 +358,7 @@ def test_temperature_scales_and_can_be_learned_within_bounds() -> None:
 
 
 def test_listwise_with_one_negative_is_pairwise_logistic() -> None:
-    """Card B6, oracle 3: two items, so that the negative of each is the other."""
+    """Two items, so that the negative of each is the other."""
     model, batch = Two(2, 4), pairs([0, 1], [2, 3])
     logistic = Pairwise(Pairwise.Config(), "ip", catalogue=row_columns, counts=[1, 1])
     assert value(logistic, model, batch) == pytest.approx(value(Softmax(Config(), "ip"), model, batch), rel=1e-6)

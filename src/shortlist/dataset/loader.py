@@ -1,4 +1,4 @@
-"""Batches of a source, shuffled and made ahead of time, from any row on (card I4).
+"""Batches of a source, shuffled and made ahead of time, from any row on.
 
 A source is anything with a length and `batch(rows)`. The order of an epoch is a function of (seed, epoch) alone, so a
 run that was killed goes on where it was, and ranks agree on who sees what without talking. n rows, B a batch, W ranks.

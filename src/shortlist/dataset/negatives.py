@@ -1,4 +1,4 @@
-"""Uniform negatives a user never met (card H4, protocol a). R users, I items, n negatives each."""
+"""Uniform negatives a user never met, for ranking a held-out item among them. R users, I items, n negatives each."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Retrieval examples: an item someone took, and the request they would have made just before (cards B10, B12).
+"""Retrieval examples: an item someone took, and the request they would have made just before.
 
 E events, n examples, L steps of history. Histories are slices of the sorted log: nothing is copied per example but the
 events of its batch.

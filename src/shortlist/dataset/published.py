@@ -1,4 +1,4 @@
-"""The candidates that the makers of a benchmark fixed, put onto a split of the same log (card H4, protocol a)."""
+"""The candidates that the makers of a benchmark fixed, put onto a split of the same log."""
 
 from dataclasses import replace
 

@@ -163,7 +163,7 @@ class Ranking:
         return Examples(_picked(self.requests, asked), candidates, labels, valid, origin, recalled)
 
     def keep(self) -> dict[str, float]:
-        """Share of the possible negatives that an epoch keeps, by where they are from (card M3): `recalled` ones are
+        """Share of the possible negatives that an epoch keeps, by where they are from: `recalled` ones are
         what a ranker meets when it serves."""
         kept, possible = np.zeros(2), np.zeros(2)
         for start in range(0, len(self), 1024):

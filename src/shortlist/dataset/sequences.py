@@ -1,4 +1,4 @@
-"""Whole sequences, for models that learn from every step (cards B20, B21): the input of a step is what came up to it,
+"""Whole sequences, for models that learn from every step: the input of a step is what came up to it,
 its target what came next.
 
 S sequences, B of them in a batch, L steps. A batch is padded to its own longest sequence.

@@ -1,4 +1,4 @@
-"""Split: which events train, validate and test; with an audit (card H4). E events, R users of the test part."""
+"""Split: which events train, validate and test; with an audit. E events, R users of the test part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Encoded examples on disk, read in a stream: Parquet shards with a schema and checksums, bounded memory (card I4).
+"""Encoded examples on disk, read in a stream: Parquet shards with a schema and checksums, bounded memory.
 
 Rows lie in row groups. The requests they belong to lie beside them and are read once for each row group with rows of
 theirs; fields of users and items lie once in side tables, joined when a batch is made. What is held at a time is a

@@ -457,8 +457,8 @@ def _reason(event: Event, actions: Sequence[str], latest: int) -> str:
         return f"unknown action {action!r}: {nearest(action, list(actions))}"
     if event.value is not None and not (math.isfinite(event.value) and abs(event.value) <= MAX_FLOAT32):
         return f"value is not a finite number: {event.value!r}"
-    if event.position is not None and not 0 <= event.position < 2**31:
-        return f"position is out of range: {event.position}"
+    if event.position is not None and not 1 <= event.position < 2**31:
+        return f"position is out of range: {event.position}, the first is 1"
     if reason := _bad_time(event.time_ms, latest):
         return reason
     try:

@@ -1,4 +1,4 @@
-"""Feature coverage: how much of what a model could know is known (card I2)."""
+"""Feature coverage: how much of what a model could know is known."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A stable 64-bit hash of text and ids by hash, for fields whose values have no bound (cards I2, I4).
+"""A stable 64-bit hash of text and ids by hash, for fields whose values have no bound.
 
 N values. FNV-1a over UTF-8 bytes, then the finalizer of MurmurHash3: the same on every machine, in every process.
 """

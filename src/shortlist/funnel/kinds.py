@@ -1,4 +1,4 @@
-"""Fields of items as multi-hot rows: what rules count and attribute similarity compares (cards X1, X4)."""
+"""Fields of items as multi-hot rows: what rules count and attribute similarity compares."""
 
 from dataclasses import dataclass
 from typing import Any

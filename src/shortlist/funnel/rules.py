@@ -1,4 +1,4 @@
-"""Hard constraints on a page (card X4): at most so many items of one kind in any `per` places, or in the `first` ones.
+"""Hard constraints on a page: at most so many items of one kind in any `per` places, or in the `first` ones.
 
 At each place the rules say which candidates are feasible; a selector chooses among those. Where none is, rules are
 given up in the order they are declared, and what was broken is reported. A page that runs into that is made again

@@ -1,4 +1,4 @@
-"""How alike items are by their attributes (card X1): what diversity compares.
+"""How alike items are by their attributes: what diversity compares.
 
 R requests, Q items of a request, V values of a field.
 """

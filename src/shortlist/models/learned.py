@@ -34,7 +34,7 @@ BLOCK = 65_536  # rows of the catalogue encoded at once
 class Learned:
     """A module in eval mode and the assembler of its batches.
 
-    `shift` is added to a task's logit (card M3: negatives were kept at a rate), `measures` are tasks whose output is a
+    `shift` is added to a task's logit (negatives were kept at a rate), `measures` are tasks whose output is a
     value and no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V]; `runtime` is what runs a
     ranker, the module itself by default.
     """

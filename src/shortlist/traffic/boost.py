@@ -1,4 +1,4 @@
-"""Static boost of new items: score' = times * score + plus (card G4), then free competition."""
+"""Static boost of new items: score' = times * score + plus, then free competition."""
 
 import numpy as np
 from numpy.typing import NDArray

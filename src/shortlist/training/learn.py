@@ -194,7 +194,8 @@ def ranker(
     """Train a coarse ranker or a ranker on what a funnel recalled, and save what serving needs.
 
     It stops where the mean AUC of the held requests' lists (GAUC of the first task) is best. Where negatives were
-    drawn, the logit is shifted by the share of recalled ones that were kept (card M3). Raises ConfigError, DataError.
+    drawn, the logit is shifted by the share of recalled ones that were kept (He X. et al. 2014).
+    Raises ConfigError, DataError.
     """
     config, loss = settings(plan, schema)
     assembler = encoded(schema, catalogue, data.log, config.history, data.candidates)

@@ -1,4 +1,4 @@
-"""One cut in time for all users (card H4 d): recall learns before T1, rankers on T1..T2, validation T2..T3, test after.
+"""One cut in time for all users: recall learns before T1, rankers on T1..T2, validation T2..T3, test after.
 
 The honest protocol: nothing learned from lies after anything asked about.
 """

@@ -1,4 +1,4 @@
-"""Leave-last-out (He X. et al., WWW 2017; card H4 a): each user's last event is test, the one before it validation.
+"""Leave-last-out (He X. et al., WWW 2017): each user's last event is test, the one before it validation.
 
 Comparable with its own literature alone: a model sees what other users did after the held-out moment.
 """

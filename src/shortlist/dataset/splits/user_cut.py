@@ -1,4 +1,4 @@
-"""Users held out whole (Liang et al., WWW 2018; card H4 c): 8:1:1 of users; of a held-out user the first 80 % is input.
+"""Users held out whole (Liang et al., WWW 2018): 8:1:1 of users; of a held-out user the first 80 % is input.
 
 For models without a vector per user: those learned for train users say nothing about the others.
 """

@@ -1,4 +1,4 @@
-"""MMR with a sliding window and rules (Carbonell & Goldstein, SIGIR 1998; cards X1, X2, X4).
+"""MMR with a sliding window and rules (Carbonell & Goldstein, SIGIR 1998).
 
 R requests, P candidates of a request in the pool, K places, T items of earlier pages, V kinds of a field.
 """

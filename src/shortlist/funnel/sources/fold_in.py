@@ -1,4 +1,4 @@
-"""u2i by fold-in: a user's vector solved from the history at hand, then searched (card A5, serving part)."""
+"""u2i by fold-in: a user's vector solved from the history at hand, then searched."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""u2i2i: sum, over a user's recent items, of their neighbours' similarities (card A3, serving part)."""
+"""u2i2i: sum, over a user's recent items, of their neighbours' similarities (ItemCF at serving time)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Log loss of many tasks at once, masked where a row carries no label (Caruana 1997; card M4). B rows, T tasks."""
+"""Log loss of many tasks at once, masked where a row carries no label (Caruana 1997). B rows, T tasks."""
 
 from collections.abc import Mapping
 from dataclasses import field

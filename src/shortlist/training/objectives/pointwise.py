@@ -1,4 +1,4 @@
-"""Pointwise for the two sides of a retriever: log loss of score / tau + b, one b a task (card B6). B rows."""
+"""Pointwise for the two sides of a retriever: log loss of score / tau + b, one b a task. B rows."""
 
 import torch
 from torch import nn
