@@ -105,7 +105,7 @@ def test_an_item_side_that_was_cached_scores_as_a_fresh_one(project: Path) -> No
     slates = funnel.run(asked)
     reached = np.flatnonzero(np.isfinite(slates.candidates.scores["coarse"]))
     candidates = slates.candidates.only(reached)
-    fresh = type(coarse)(coarse.model, coarse.assembler, coarse.layout, coarse.shift)
+    fresh = type(coarse)(coarse.model, coarse.assembler, coarse.layout, coarse.platt)
     np.testing.assert_allclose(
         coarse.score(asked, candidates)["clicked"], fresh.score(asked, candidates)["clicked"], atol=1e-5
     )

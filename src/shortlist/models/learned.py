@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 
 from shortlist.artifact import Artifact
@@ -34,7 +35,7 @@ BLOCK = 65_536  # rows of the catalogue encoded at once
 class Learned:
     """A module in eval mode and the assembler of its batches.
 
-    `shift` is added to a task's logit (negatives were kept at a rate), `measures` are tasks whose output is a
+    `platt` (a, b) of a task makes its logit z a probability sigmoid(a z + b), `measures` are tasks whose output is a
     value and no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V]; `runtime` is what runs a
     ranker, the module itself by default.
     """
@@ -42,7 +43,7 @@ class Learned:
     model: Any
     assembler: Assembler
     layout: Layout
-    shift: Mapping[str, float] = field(default_factory=dict)
+    platt: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     measures: frozenset[str] = frozenset()
     items: Tensor | None = None
     runtime: Runtime | None = None
@@ -59,6 +60,14 @@ class Learned:
 
     def score(self, requests: Requests, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
         """A ranker's probabilities (or values) [N] by task."""
+        out = {}
+        for task, z in self.logits(requests, candidates).items():
+            a, b = self.platt.get(task, (1.0, 0.0))
+            out[task] = z if task in self.measures else expit(a * z + b).astype(np.float32)
+        return out
+
+    def logits(self, requests: Requests, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
+        """What the module gives [N] by task, before calibration."""
         if not len(candidates):
             return {task: np.zeros(0, dtype=np.float32) for task in self.layout.tasks}
         batch = self.assembler(requests, candidates)
@@ -68,11 +77,7 @@ class Learned:
                 rows = self.assembler.items.rows(candidates.items)
                 item = self.items[torch.from_numpy(np.where(rows < 0, len(self.items) - 1, rows))]
             logits = (self.runtime or Eager(self.model))(batch, item)
-            out = {}
-            for task, logit in logits.items():
-                value = logit if task in self.measures else torch.sigmoid(logit + self.shift.get(task, 0.0))
-                out[task] = value.float().numpy()
-        return out
+            return {task: logit.float().numpy() for task, logit in logits.items()}
 
     def cached(self, now: int) -> "Learned":
         """With the item side of a coarse ranker encoded for the whole catalogue; a last row is the unknown item's."""
@@ -103,7 +108,7 @@ def parts(
         "options": dict(options),
         "channels": list(channels),
         "tasks": list(learned.layout.tasks),
-        "shift": dict(learned.shift),
+        "platt": {task: list(pair) for task, pair in learned.platt.items()},
         "measures": sorted(learned.measures),
         "history": learned.assembler.history,
         "encoders": table,
@@ -129,6 +134,12 @@ def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned
     except RuntimeError as error:
         what = f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}"
         raise ArtifactError(what, where=str(artifact.folder), hint="train and publish again") from None
-    learned = Learned(model.eval(), assembler, layout, config["shift"], frozenset(config["measures"]))
+    learned = Learned(
+        model.eval(),
+        assembler,
+        layout,
+        {task: (a, b) for task, (a, b) in config["platt"].items()},
+        frozenset(config["measures"]),
+    )
     learned = learned.cached(artifact.manifest.created_ms)
     return replace(learned, runtime=opened(artifact, learned))

@@ -31,6 +31,7 @@ from shortlist.forms import Metric, Vectors
 from shortlist.metrics import ctr
 from shortlist.models.learned import Learned, parts
 from shortlist.schema import Catalogue, Schema
+from shortlist.training.calibrate import platt
 from shortlist.training.checkpoints import fingerprint
 from shortlist.training.fit import Progress
 from shortlist.training.frequency import Counted
@@ -194,7 +195,7 @@ def ranker(
     """Train a coarse ranker or a ranker on what a funnel recalled, and save what serving needs.
 
     It stops where the mean AUC of the held requests' lists (GAUC of the first task) is best. Where negatives were
-    drawn, the logit is shifted by the share of recalled ones that were kept (He X. et al. 2014).
+    drawn, logits are calibrated on all that was recalled for the held requests (Platt 1999).
     Raises ConfigError, DataError.
     """
     config, loss = settings(plan, schema)
@@ -214,10 +215,9 @@ def ranker(
         for last in train(model, Bce(loss), batches, config, validate=validate, folder=run, fingerprint=identity):
             best = last.metrics if last.best else best
             _tell(progress, plan, last, len(batches) * config.epochs)
-    kept = learned_on.keep()["recalled"]
-    drawn = {name for name, task in schema.tasks.items() if not isinstance(task.on, str)}
-    shift = {name: float(np.log(kept)) for name in drawn if kept > 0}
-    learned = Learned(model.cpu().eval(), assembler, layout, shift, frozenset(loss.regression))
+    learned = Learned(model.cpu().eval(), assembler, layout, {}, frozenset(loss.regression))
+    with threads(config.threads):
+        learned = replace(learned, platt=calibrated(learned, data, schema))
     config_, arrays = parts(learned, plan.use, plan.options, channels)
     return save(
         folder,
@@ -231,6 +231,29 @@ def ranker(
         metrics={"requests": len(learned_on), **{name: round(value, 6) for name, value in best.items()}},
         created_ms=created_ms,
     )
+
+
+def calibrated(learned: Learned, data: RankerData, schema: Schema) -> dict[str, tuple[float, float]]:
+    """(a, b) of each task whose negatives were drawn, from the held requests' whole lists, where nothing was drawn.
+
+    A task with one class among them stays as it was learned.
+    """
+    candidates = data.candidates.only(np.flatnonzero(data.held[data.candidates.owners] & data.candidates.alive))
+    logits = learned.logits(data.requests, candidates)
+    outcomes = data.outcomes
+    owners = np.repeat(np.arange(len(data.requests)), np.diff(outcomes.offsets))
+    width = int(max(candidates.items.max(initial=0), outcomes.items.max(initial=0))) + 1
+    codes = candidates.owners * width + candidates.items
+    out = {}
+    for n, (name, task) in enumerate(schema.tasks.items()):
+        if isinstance(task.on, str) or name in learned.measures:
+            continue
+        hit = (outcomes.labels[:, n] > 0) & outcomes.valid[:, n]
+        y = np.isin(codes, owners[hit] * width + outcomes.items[hit])
+        if bool(y.any()) and not bool(y.all()):
+            found = platt(logits[name], y)
+            out[name] = (found.a, found.b)
+    return out
 
 
 def _tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None:
