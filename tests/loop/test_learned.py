@@ -1,6 +1,7 @@
 """A project with a trained channel, a coarse ranker and a ranker: log to release to slate, on generated data."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from shortlist.candidates import Ragged
 from shortlist.cli import main
 from shortlist.config import load as load_project
 from shortlist.errors import ArtifactError
-from shortlist.evaluation.project import EARLY, before_rankers, evaluate, held_out, open_data
+from shortlist.evaluation.project import EARLY, before_rankers, evaluate, held_out, open_data, ranker_data
 from shortlist.forms import Vectors
 from shortlist.funnel import recipes
 from shortlist.models.learned import restore
@@ -171,6 +172,51 @@ def test_a_user_without_history_is_answered_and_ranked(project: Path) -> None:
     slates = funnel.run(stranger)
     assert len(slates.picks) == 5
     assert np.isfinite(slates.scores).all()
+
+
+def test_training_goes_again_with_another_loss_and_rankers_are_stale_with_other_candidates(
+    project: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    file = tmp_path / "copy" / "shortlist.toml"
+    matrix = tmp_path / "copy" / "var" / "models" / "test" / "towers" / "form.matrix.npy"
+    before = matrix.read_bytes()
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('negatives = "full"', 'negatives = "full", temperature = 1.0'), encoding="utf-8")
+    assert main(["train", "--project", str(file)]) == 0
+    assert matrix.read_bytes() != before
+    assert len(list((matrix.parent.parent / ".runs" / "towers").iterdir())) == 1
+    file.write_text(file.read_text(encoding="utf-8").replace("quota = 40", "quota = 20"), encoding="utf-8")
+    with pytest.raises(ArtifactError):
+        evaluate(open_data(load_project(file)))
+
+
+def test_no_example_of_a_ranker_is_an_item_its_user_has_met(project: Path) -> None:
+    data = open_data(load_project(project))
+    log = data.part("test")
+    earlier, later = before_rankers(data, log)
+    found = ranker_data(data, earlier, later, project / "var" / "models" / "test" / EARLY, log)
+    owners = np.repeat(np.arange(len(found.requests)), np.diff(found.outcomes.offsets))
+    met = found.requests.history.contains(owners, found.outcomes.items)
+    assert met.any()
+    assert not found.outcomes.valid[met].any()
+
+
+def test_a_log_of_one_user_teaches_no_ranker(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"u1,i{n % 9},{1_700_000_000_000 + n}" for n in range(40)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time_ms", *rows]), encoding="utf-8")
+    file = tmp_path / "shortlist.toml"
+    assert main(["init", str(tmp_path / "events.csv"), "--project", str(file)]) == 0
+    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    file.write_text(text + '\n[rank]\nuse = "deepfm"\n', encoding="utf-8")
+    assert main(["import", "--project", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["train", "--project", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "error: rankers learn on the later events of at least 2 users, this log has 1",
+        "  where: ranking",
+        "  next: raise ranking.share, or leave [coarse] and [rank] out",
+    ]
 
 
 def test_models_of_another_configuration_are_stale(project: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -255,8 +254,8 @@ def runs(data: Data, on: Literal["valid", "test"]) -> tuple[Run, ...]:
     folder = data.project.home / "models" / on / ".runs"
     out = []
     for name, artifact in (trained(data, on) or {}).items():
-        log = Path(folder / name / "log.jsonl")
-        if not log.is_file() or not any(file.startswith("weight.") for file in artifact.names("npy")):
+        log = next(iter((folder / name).glob("*/log.jsonl")), None)  # one: a run removes what others left
+        if log is None or not any(file.startswith("weight.") for file in artifact.names("npy")):
             continue
         records = read(log)
         if any("loss" in record for record in records):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,12 @@ class Data:
         if part == "release":
             words = [self.snapshot, part, plain(config.ranking), config.seed]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+    def fed(self, part: Part) -> str:
+        """What a ranker's fit depends on besides: all that makes its candidates."""
+        config = self.project.config
+        makes = [plain(getattr(config, name)) for name in ("recall", "merge", "filters", "scene")]
+        return hashlib.sha256(json.dumps([self.identity(part), *makes]).encode()).hexdigest()
 
     def split(self) -> Split:
         """The project's split, always the same for the same data and seed. Raises ConfigError."""
@@ -140,6 +146,9 @@ def _train_rankers(
 ) -> dict[str, Fitted]:
     from shortlist.training.learn import ranker  # loads torch
 
+    if data.schema.time_unit == "none":
+        hint = "give schema.time, or leave [coarse] and [rank] out"
+        raise ConfigError("rankers learn on later events, and this log has no times", where="ranking", hint=hint)
     folder = data.project.home / "models" / part
     earlier, later = before_rankers(data, log)
     fit(
@@ -152,7 +161,7 @@ def _train_rankers(
         started = time.perf_counter()
         manifest = ranker(
             plan, examples, data.catalogue, data.schema, folder / plan.name,
-            run=folder / ".runs" / plan.name, snapshot=data.identity(part), created_ms=created_ms, progress=progress,
+            run=folder / ".runs" / plan.name, snapshot=data.fed(part), created_ms=created_ms, progress=progress,
         )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     return done
@@ -184,8 +193,11 @@ def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: 
         asked |= position == moment * count // config.moments
     at = np.flatnonzero(asked)
     rng = np.random.default_rng(data.project.config.seed)
-    at = np.sort(rng.choice(at, min(len(at), config.requests), replace=False))
+    at = np.sort(rng.permutation(at)[: config.requests])
     users, now = later.users[at], later.times[at]
+    if len(np.unique(users)) < 2:
+        what = f"rankers learn on the later events of at least 2 users, this log has {len(np.unique(users))}"
+        raise DataError(what, where="ranking", hint="raise ranking.share, or leave [coarse] and [rank] out")
     known = histories_before(log, users, now)
     n = max(scene.page for scene in data.project.config.scene.values())
     requests = make(users, now, n, known, schema, data.catalogue)
@@ -196,6 +208,9 @@ def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: 
     candidates = in_budget(funnel.run(requests).candidates)
     held_users = rng.choice(np.unique(users), max(1, int(config.held * len(np.unique(users)))), replace=False)
     outcomes = Outcomes.of(later, requests, schema)
+    owners = np.repeat(np.arange(len(requests)), np.diff(outcomes.offsets))
+    shown = funnel.keep(requests)(owners, outcomes.items)  # what the filters drop is never ranked, so it is no example
+    outcomes = replace(outcomes, valid=outcomes.valid & shown[:, None])
     return RankerData(requests, candidates, outcomes, np.isin(users, held_users), log)
 
 
@@ -207,8 +222,10 @@ def histories_before(log: Interactions, users: NDArray[np.int64], now: NDArray[n
 
 def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
     """What `train` left for this part, unless data, schema or configuration have changed since."""
-    plans = [*_plans(data), *_rankers(data)]
-    return fitted(plans, data.schema, data.project.home / "models" / part, data.identity(part))
+    folder = data.project.home / "models" / part
+    channels = fitted(_plans(data), data.schema, folder, data.identity(part))
+    rankers = fitted(_rankers(data), data.schema, folder, data.fed(part))
+    return None if channels is None or rankers is None else channels | rankers
 
 
 def _plans(data: Data) -> list[Plan]:

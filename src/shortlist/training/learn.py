@@ -3,12 +3,14 @@
 R requests, I items, D width.
 """
 
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from shortlist.dataset.loader import Loader
 from shortlist.dataset.pairs import Pairs
 from shortlist.dataset.ranking import Outcomes, Ranking
 from shortlist.dataset.sequences import Sequences
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
 from shortlist.forms import Metric, Vectors
@@ -41,6 +43,9 @@ from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
 
 __all__ = ["Training", "retriever", "ranker", "RankerData", "settings", "reads_of"]
+
+
+LOG = logging.getLogger("shortlist.training")
 
 
 @frozen
@@ -85,6 +90,15 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def own(run: Path, identity: str) -> Path:
+    """The folder of a run of this identity; what runs of other data or another configuration left is removed."""
+    place = run / identity[:16]
+    for other in run.glob("*"):
+        if other != place:
+            shutil.rmtree(other)
+    return place
+
+
 def encoded(
     schema: Schema, catalogue: Catalogue, log: Interactions, history: int, recalled: Candidates | None = None
 ) -> Assembler:
@@ -127,8 +141,11 @@ def retriever(
     torch.manual_seed(config.seed)  # the weights a model starts with
     model = plan.kind(plan.config(), layout)
     by_step = hasattr(model, "states")
+    ties: Literal["time", "log"] = "log" if schema.time_unit == "none" else "time"
     source: Sequences | Pairs
-    source = Sequences.of(log, assembler, config.history) if by_step else Pairs(log, assembler, config.history)
+    source = (
+        Sequences.of(log, assembler, config.history) if by_step else Pairs(log, assembler, config.history, ties=ties)
+    )
     objective = Softmax(
         loss,
         plan.kind.metric,
@@ -137,10 +154,11 @@ def retriever(
         counts=source.counts,
     )
     batches = Loader(source, config.batch_size, config.seed)
-    identity = fingerprint(plan.where, snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
+    read = schema.fingerprint(reads_of(schema))
+    identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
     last: Step | None = None
     with threads(config.threads):
-        for last in train(model, objective, batches, config, folder=run, fingerprint=identity):
+        for last in train(model, objective, batches, config, folder=own(run, identity), fingerprint=identity):
             _tell(progress, plan, last, len(batches) * config.epochs)
         learned = Learned(model.cpu().eval(), assembler, layout)
         keys = assembler.encoders.items.keys
@@ -212,7 +230,8 @@ def ranker(
     best: Mapping[str, float] = {}
     identity = fingerprint(*words)
     with threads(config.threads):
-        for last in train(model, Bce(loss), batches, config, validate=validate, folder=run, fingerprint=identity):
+        place = own(run, identity)
+        for last in train(model, Bce(loss), batches, config, validate=validate, folder=place, fingerprint=identity):
             best = last.metrics if last.best else best
             _tell(progress, plan, last, len(batches) * config.epochs)
     learned = Learned(model.cpu().eval(), assembler, layout, {}, frozenset(loss.regression))
@@ -257,31 +276,41 @@ def calibrated(learned: Learned, data: RankerData, schema: Schema) -> dict[str, 
 
 
 def _tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None:
+    for note in step.notes:
+        LOG.warning("%s: %s", plan.where, note)
     if progress:
         progress(step.step, steps, f"{plan.name} epoch {step.epoch}, loss {step.loss:.3f}")
 
 
 def judged(model: Any, held: Ranking) -> dict[str, float]:
-    """GAUC of the first task over held requests, and what else is told of every task."""
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    valid: list[Tensor] = []
-    groups: list[Tensor] = []
+    """What says when to stop first: GAUC over the recalled rows of held requests, of the first task that has both
+    classes; for a value, minus its mean squared error. Then what else is told of every task."""
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     device = next(model.parameters()).device
     for at in range(0, len(held), 256):
         batch = held.batch(np.arange(at, min(at + 256, len(held))))
         assert batch.labels is not None
         assert batch.valid is not None
         out = model(batch.to(device))
-        logits.append(torch.stack([out[task] for task in held.tasks], dim=1).float().cpu())
-        labels.append(batch.labels)
-        valid.append(batch.valid)
-        groups.append(batch.request_of + at)
-    p = torch.sigmoid(torch.cat(logits)).numpy()
-    y, known, group = torch.cat(labels).numpy(), torch.cat(valid).numpy(), torch.cat(groups).numpy()
-    metrics: dict[str, float] = {}
+        logits = torch.stack([out[task] for task in held.tasks], dim=1).float().cpu()
+        recall = [batch.row.dense_names.index(n) for n in batch.row.dense_names if n.startswith("recall.")]
+        brought = (batch.row.dense[:, recall] > 0).any(dim=1) if recall else torch.ones(len(batch), dtype=torch.bool)
+        parts.append((logits, batch.labels, batch.valid & brought[:, None], batch.request_of + at))
+    z, y, known, group = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    steering: dict[str, float] = {}
+    told: dict[str, float] = {}
     for n, task in enumerate(held.tasks):
         mine = known[:, n]
-        found = ctr.measure(p[mine, n], y[mine, n], group[mine])
-        metrics |= {f"{task}.{name}": found[name] for name in ("gauc", "auc", "logloss") if np.isfinite(found[name])}
-    return metrics
+        if not mine.any():
+            continue
+        if not np.isin(y[mine, n], (0, 1)).all():
+            steering[f"{task}.minus_mse"] = -float(np.mean((z[mine, n] - y[mine, n]) ** 2))
+            continue
+        found = ctr.measure(1 / (1 + np.exp(-z[mine, n].astype(np.float64))), y[mine, n], group[mine])
+        if np.isfinite(found["gauc"]):
+            steering[f"{task}.gauc"] = found["gauc"]
+        told |= {f"{task}.{name}": found[name] for name in ("auc", "logloss") if np.isfinite(found[name])}
+    if not steering:
+        hint = "ask about more users (ranking.held, ranking.moments), or look at the tasks' labels"
+        raise DataError("no held-out list has rows of both classes", where="ranking", hint=hint)
+    return steering | told
