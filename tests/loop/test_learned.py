@@ -253,3 +253,27 @@ def _models(data: Any) -> dict[str, Any]:
     from shortlist.training.fit import models_of
 
     return models_of(data.project.config.recall)
+
+
+def test_a_log_without_times_has_towers_and_no_rankers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(4)
+    pairs = dict.fromkeys(
+        (int(u), int(i)) for u, i in zip(rng.integers(0, 40, 900), rng.integers(0, 50, 900), strict=True)
+    )
+    rows = [f"u{u},i{i}" for u, i in pairs]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item", *rows]), encoding="utf-8")
+    file = tmp_path / "shortlist.toml"
+    assert main(["init", str(tmp_path / "events.csv"), "--project", str(file)]) == 0
+    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    towers = LEARNED.partition("[coarse]")[0]
+    file.write_text(text + towers, encoding="utf-8")
+    for command in (["import"], ["train"], ["evaluate"]):
+        assert main([*command, "--project", str(file)]) == 0, command
+    file.write_text(text + towers + '\n[rank]\nuse = "deepfm"\n', encoding="utf-8")
+    capsys.readouterr()
+    assert main(["train", "--project", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "error: rankers learn on later events, and this log has no times",
+        "  where: ranking",
+        "  next: give schema.time, or leave [coarse] and [rank] out",
+    ]

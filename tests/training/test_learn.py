@@ -1,0 +1,75 @@
+"""What steers the training of a ranker, and what is calibrated, on rows a person can check."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shortlist.batch import Batch, Columns
+from shortlist.dataset.ranking import Ranking
+from shortlist.errors import DataError
+from shortlist.training.learn import judged
+
+
+class Held:
+    """One request of four rows; the last one no channel brought."""
+
+    def __init__(self, tasks: tuple[str, ...], labels: list[list[float]]) -> None:
+        self.tasks = tasks
+        row = Columns(
+            torch.zeros(4, 0, dtype=torch.long), torch.tensor([[1.0], [0.5], [0.25], [0.0]]), (), ("recall.a",)
+        )
+        batch = Batch.of(
+            Columns(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0)), row, np.zeros(4, dtype=np.int64)
+        )
+        y = torch.tensor(labels)
+        self.made = replace(batch, tasks=tasks, labels=y, valid=torch.ones_like(y, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return 1
+
+    def batch(self, rows: Any) -> Batch:
+        return self.made
+
+
+class Falling(nn.Module):
+    """Logits 3, 2, 1, 0 for every task."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        super().__init__()
+        self.tasks, self.weight = tasks, nn.Parameter(torch.arange(3.0, -1.0, -1.0))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return dict.fromkeys(self.tasks, self.weight.detach())
+
+
+def told(tasks: tuple[str, ...], labels: list[list[float]]) -> dict[str, float]:
+    return judged(Falling(tasks), cast(Ranking, Held(tasks, labels)))
+
+
+def test_the_first_task_with_both_classes_steers_by_recalled_rows_alone() -> None:
+    # of the recalled rows the second is clicked: of its two pairs with the others one is in order: 1/2.
+    # The fourth row, clicked too, was brought by no channel, and says nothing.
+    found = told(("seen", "clicked"), [[1, 0], [1, 1], [1, 0], [1, 1]])
+    assert next(iter(found)) == "clicked.gauc"
+    assert found["clicked.gauc"] == 0.5
+    assert "seen.gauc" not in found
+    assert "seen.logloss" in found
+
+
+def test_a_value_steers_by_its_error() -> None:
+    # errors of the recalled rows: 3 - 5, 2 - 2, 1 - 1: (4 + 0 + 0) / 3
+    found = told(("stars",), [[5], [2], [1], [0]])
+    assert found == {"stars.minus_mse": pytest.approx(-4 / 3)}
+
+
+def test_nothing_to_steer_by_is_an_error() -> None:
+    with pytest.raises(DataError) as caught:
+        told(("seen",), [[1], [1], [1], [1]])
+    assert str(caught.value) == (
+        "ranking: no held-out list has rows of both classes "
+        "(ask about more users (ranking.held, ranking.moments), or look at the tasks' labels)"
+    )
