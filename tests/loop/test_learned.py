@@ -191,6 +191,31 @@ def test_training_goes_again_with_another_loss_and_rankers_are_stale_with_other_
         evaluate(open_data(load_project(file)))
 
 
+def test_a_retriever_stops_by_the_last_events_of_held_users(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    file = tmp_path / "copy" / "shortlist.toml"
+    text = file.read_text(encoding="utf-8").partition("[coarse]")[0] + "\n[scene.home]\npage = 5\n"
+    held = text.replace("epochs = 2, batch_size = 256", "epochs = 3, held = 0.3, patience = 1, batch_size = 256")
+    file.write_text(held, encoding="utf-8")
+    assert main(["train", "--project", str(file)]) == 0
+    run = next((tmp_path / "copy" / "var" / "models" / "test" / ".runs" / "towers").glob("*/log.jsonl"))
+    found = [json.loads(line).get("metrics", {}) for line in run.read_text(encoding="utf-8").splitlines()]
+    recalls = [metrics["recall@20"] for metrics in found if metrics]
+    assert 1 <= len(recalls) <= 3
+    # 80 items: by chance 20 / 80 are among the first twenty
+    assert max(recalls) > 0.25
+    file.write_text(text.replace("epochs = 2", "epochs = 3, patience = 1"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["train", "--project", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "error: patience without anything to look at",
+        "  where: recall.towers (dssm).train",
+        "  next: set held, the share of users whose last event is looked at",
+    ]
+
+
 def test_no_example_of_a_ranker_is_an_item_its_user_has_met(project: Path) -> None:
     data = open_data(load_project(project))
     log = data.part("test")

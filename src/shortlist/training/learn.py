@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from shortlist.features.encoders import Encoders
 from shortlist.forms import Metric, Vectors
 from shortlist.metrics import ctr
 from shortlist.models.learned import Learned, parts
-from shortlist.schema import Catalogue, Schema
+from shortlist.schema import FIRST, Catalogue, Schema
 from shortlist.training.calibrate import platt
 from shortlist.training.checkpoints import fingerprint
 from shortlist.training.fit import Progress
@@ -41,6 +42,7 @@ from shortlist.training.loop import Loop, Step, train
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
+from shortlist.training.scores import table
 
 __all__ = ["Training", "retriever", "ranker", "RankerData", "settings", "reads_of"]
 
@@ -56,6 +58,7 @@ class Training(Loop.Config):
     batch_size: Count = 256
     history: Count = 50
     threads: Count = 1
+    held: Annotated[float, Ge(0), Lt(1)] = 0.0  # of a retriever's users: their last event says when to stop
 
 
 def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
@@ -63,7 +66,12 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
     retriever). Raises ConfigError for keys or tasks that are not there."""
     if plan.name not in PACKAGES:
         train = build(Training, plan.train, f"{plan.where}.train")
-        return train, build(Softmax.Config, plan.loss, f"{plan.where}.loss")
+        if train.patience and not train.held:
+            hint = "set held, the share of users whose last event is looked at"
+            raise ConfigError("patience without anything to look at", where=f"{plan.where}.train", hint=hint)
+        # what a user has met is no negative; steps of one sequence have no history of their own
+        known = {} if hasattr(plan.kind, "states") else {"known": "history"}
+        return train, build(Softmax.Config, {**known, **plan.loss}, f"{plan.where}.loss")
     train = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
     loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
     for name in (*loss.weights, *loss.regression):
@@ -141,8 +149,15 @@ def retriever(
     torch.manual_seed(config.seed)  # the weights a model starts with
     model = plan.kind(plan.config(), layout)
     by_step = hasattr(model, "states")
+    asked: Pairs | None = None
     ties: Literal["time", "log"] = "log" if schema.time_unit == "none" else "time"
     source: Sequences | Pairs
+    if config.held:
+        last_of = np.append(log.users[1:] != log.users[:-1], True)
+        users = np.random.default_rng(config.seed).permutation(log.user_keys)
+        late = last_of & np.isin(log.users, users[: max(1, int(config.held * len(users)))])
+        asked = Pairs(log, assembler, config.history, ties=ties, where=late)
+        log = log.where(~late)
     source = (
         Sequences.of(log, assembler, config.history) if by_step else Pairs(log, assembler, config.history, ties=ties)
     )
@@ -156,9 +171,14 @@ def retriever(
     batches = Loader(source, config.batch_size, config.seed)
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
+    validate = (
+        partial(found_again, pairs=asked, rows=rows_of(assembler, now), metric=plan.kind.metric) if asked else None
+    )
     last: Step | None = None
     with threads(config.threads):
-        for last in train(model, objective, batches, config, folder=own(run, identity), fingerprint=identity):
+        for last in train(
+            model, objective, batches, config, validate=validate, folder=own(run, identity), fingerprint=identity
+        ):
             _tell(progress, plan, last, len(batches) * config.epochs)
         learned = Learned(model.cpu().eval(), assembler, layout)
         keys = assembler.encoders.items.keys
@@ -178,6 +198,25 @@ def retriever(
         metrics={"events": len(log), "items": len(keys), "loss": last.loss if last else 0.0},
         created_ms=created_ms,
     )
+
+
+def found_again(
+    model: Any, pairs: Pairs, rows: Callable[[Tensor], Columns], metric: str, k: int = 20
+) -> dict[str, float]:
+    """Recall@k of held-out events among all known items; ties count as half above."""
+    device = next(model.parameters()).device
+    items = len(pairs.assembler.encoders.items)
+    every = model.candidate(rows(torch.arange(FIRST, items)).to(device))
+    hits = []
+    for at in range(0, len(pairs), 1024):
+        place = np.arange(at, min(at + 1024, len(pairs)))
+        batch = pairs.batch(place).to(device)
+        scores = table(model.query(batch.request)[batch.request_of], every, metric)
+        own_B = torch.from_numpy(pairs.ids[place] - FIRST).to(device)
+        mine = scores[torch.arange(len(own_B), device=device), own_B].unsqueeze(1)
+        above = (scores > mine).sum(dim=1) + ((scores == mine).sum(dim=1) - 1) / 2
+        hits.append((above < k).float().cpu())
+    return {f"recall@{k}": float(torch.cat(hits).mean())}
 
 
 @dataclass(frozen=True)

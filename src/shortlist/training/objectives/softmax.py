@@ -101,7 +101,8 @@ class Softmax(nn.Module):
             ids, rows = self._all(found.item.device)
             vectors = model.candidate(rows)
             return vectors[found.item - FIRST], ids, vectors, none, none
-        if found.per_step:
+        if found.per_step or self.config.negatives in ("sampled", "mixed"):
+            # own items and drawn ones from the same rows: an age of the event's day would tell them apart
             ids, own = torch.unique(found.item, return_inverse=True)
             vectors, draws = model.candidate(self._rows(ids)), len(found.item)
         else:
