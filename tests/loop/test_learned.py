@@ -216,6 +216,27 @@ def test_a_retriever_stops_by_the_last_events_of_held_users(
     ]
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        'train = { epochs = 1, objective = "pairwise", history = 10 }\nloss = { loss = "logistic" }',
+        'train = { epochs = 1, frequency = "streaming", history = 10 }\nloss = { negatives = "batch" }',
+        'train = { epochs = 1, history = 10 }\nloss = { negatives = "mixed", n = 20 }',
+    ],
+)
+def test_other_objectives_are_a_matter_of_configuration(project: Path, tmp_path: Path, tables: str) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    file = tmp_path / "copy" / "shortlist.toml"
+    lines = file.read_text(encoding="utf-8").partition("[coarse]")[0].splitlines()
+    kept = [line for line in lines if not line.startswith(("train =", "loss ="))]
+    file.write_text("\n".join([*kept, tables]), encoding="utf-8")
+    assert main(["train", "--project", str(file)]) == 0
+    form = load(tmp_path / "copy" / "var" / "models" / "test" / "towers").form()
+    assert isinstance(form, Vectors)
+    assert np.isfinite(form.matrix).all()
+    assert form.matrix.std(axis=0).max() > 0.01
+
+
 def test_no_example_of_a_ranker_is_an_item_its_user_has_met(project: Path) -> None:
     data = open_data(load_project(project))
     log = data.part("test")

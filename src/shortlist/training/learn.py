@@ -37,9 +37,10 @@ from shortlist.schema import FIRST, Catalogue, Schema
 from shortlist.training.calibrate import platt
 from shortlist.training.checkpoints import fingerprint
 from shortlist.training.fit import Progress
-from shortlist.training.frequency import Counted
+from shortlist.training.frequency import Counted, Streaming
 from shortlist.training.loop import Loop, Step, train
 from shortlist.training.objectives.bce import Bce
+from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
 from shortlist.training.scores import table
@@ -58,6 +59,8 @@ class Training(Loop.Config):
     batch_size: Count = 256
     history: Count = 50
     threads: Count = 1
+    objective: Literal["softmax", "pairwise"] = "softmax"  # of a retriever
+    frequency: Literal["exact", "streaming"] = "exact"  # how often items are columns of a batch: counted, or estimated
     held: Annotated[float, Ge(0), Lt(1)] = 0.0  # of a retriever's users: their last event says when to stop
 
 
@@ -71,7 +74,8 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
             raise ConfigError("patience without anything to look at", where=f"{plan.where}.train", hint=hint)
         # what a user has met is no negative; steps of one sequence have no history of their own
         known = {} if hasattr(plan.kind, "states") else {"known": "history"}
-        return train, build(Softmax.Config, {**known, **plan.loss}, f"{plan.where}.loss")
+        kind: Any = Softmax.Config if train.objective == "softmax" else Pairwise.Config
+        return train, build(kind, {**known, **plan.loss}, f"{plan.where}.loss")
     train = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
     loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
     for name in (*loss.weights, *loss.regression):
@@ -161,19 +165,17 @@ def retriever(
     source = (
         Sequences.of(log, assembler, config.history) if by_step else Pairs(log, assembler, config.history, ties=ties)
     )
-    objective = Softmax(
-        loss,
-        plan.kind.metric,
-        frequency=Counted(source.counts),
-        catalogue=rows_of(assembler, now),
-        counts=source.counts,
-    )
+    objective: Softmax | Pairwise
+    rows, counts = rows_of(assembler, now), source.counts
+    if config.objective == "softmax":
+        often = Counted(counts) if config.frequency == "exact" else Streaming()
+        objective = Softmax(loss, plan.kind.metric, frequency=often, catalogue=rows, counts=counts)
+    else:
+        objective = Pairwise(loss, plan.kind.metric, catalogue=rows, counts=counts)
     batches = Loader(source, config.batch_size, config.seed)
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
-    validate = (
-        partial(found_again, pairs=asked, rows=rows_of(assembler, now), metric=plan.kind.metric) if asked else None
-    )
+    validate = partial(found_again, pairs=asked, rows=rows, metric=plan.kind.metric) if asked else None
     last: Step | None = None
     with threads(config.threads):
         for last in train(
