@@ -151,7 +151,7 @@ def relevant(
         columns: dict[str, NDArray[Any]] = {"value": asked.values, "time_ms": asked.times}
         if not expression.names <= set(columns):
             columns["action"] = np.array(schema.action_names)[asked.actions]
-        mask = mask & expression(columns, len(asked)).astype(bool)
+        mask = mask & expression.mask(columns, len(asked))
     events = asked.where(mask).histories(users)
     fresh = ~known.histories(users).contains(events.owners, events.items)
     pairs = np.unique(np.stack([events.owners[fresh], events.items[fresh]]), axis=1)
