@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,17 +59,16 @@ class Data:
     def identity(self, part: Part) -> str:
         """What a fit for a part depends on besides schema and models: the data, how it is cut, and the dice."""
         config = self.project.config
-        words = [self.snapshot, part, plain(config.split), plain(config.ranking), config.seed]
-        if part == "release":
-            words = [self.snapshot, part, plain(config.ranking), config.seed]
-        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+        cut = None if part == "release" else plain(config.split)
+        return _sealed([self.snapshot, part, cut, plain(config.ranking), config.seed])
 
     def fed(self, part: Part) -> str:
         """What a ranker's fit depends on besides: all that makes its candidates."""
         config = self.project.config
         makes = [plain(getattr(config, name)) for name in ("recall", "merge", "filters", "scene")]
-        return hashlib.sha256(json.dumps([self.identity(part), *makes]).encode()).hexdigest()
+        return _sealed([self.identity(part), *makes])
 
+    @cached_property
     def split(self) -> Split:
         """The project's split, always the same for the same data and seed. Raises ConfigError."""
         config = self.project.config
@@ -82,7 +82,7 @@ class Data:
         """What a fit for this part may learn from."""
         if part == "release":
             return self.interactions
-        split = self.split()
+        split = self.split
         return split.train if part == "valid" else split.before_test
 
 
@@ -103,7 +103,6 @@ class Outcome:
 
     measured: Measured
     recipe: Mapping[str, str]
-    held_out: HeldOut
     popularity: NDArray[np.int64]
     cohorts: tuple[Cohort, ...] = ()
     staged: Staged | None = None
@@ -173,7 +172,7 @@ def before_rankers(data: Data, log: Interactions) -> tuple[Interactions, Interac
     One moment for all where the split has one moment for all, else each user's own latest share.
     """
     share = data.project.config.ranking.share
-    if data.split().order == "global":
+    if data.split.order == "global":
         late = log.times >= np.quantile(log.times, 1 - share)
     else:
         position, count = place(log)
@@ -260,7 +259,7 @@ def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
     Relevant are the distinct held-out items that satisfy `split.positive` and were not met before: a seen
     item is never recommended, so it is no label.
     """
-    split = data.split()
+    split = data.split
     known, asked = split.known(on), split.valid if on == "valid" else split.test
     users = asked.user_keys
     now = asked.times[np.searchsorted(asked.users, users)]
@@ -313,9 +312,9 @@ def evaluate(
         "asked": f"{measured.requests:,} users, {measured.labelled:,} with something to find",
     }
     parts = cohorts(measured, asked.requests, asked.offsets, asked.labels, items, popularity)
-    lists = data.split().candidates if on == "test" else None
+    lists = data.split.candidates if on == "test" else None
     drawn = {} if lists is None else sampled(funnel, asked.requests, lists)
-    return Outcome(measured, recipe, asked, popularity, parts, judged_stages(data, on, funnel, asked), drawn)
+    return Outcome(measured, recipe, popularity, parts, judged_stages(data, on, funnel, asked), drawn)
 
 
 def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, asked: HeldOut) -> Staged | None:
@@ -328,7 +327,7 @@ def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, aske
     n = len(asked.requests)
     rows = np.sort(rng.choice(n, min(n, STAGED), replace=False))
     requests, offsets, labels = sample(asked.requests, asked.offsets, asked.labels, rows)
-    split = data.split()
+    split = data.split
     outcomes = Outcomes.of(split.valid if on == "valid" else split.test, requests, data.schema)
     return judge(funnel, requests, offsets, labels, data.schema.tasks, outcomes)
 
@@ -337,8 +336,7 @@ def digest(data: Data) -> str:
     """Identity of what an evaluation is about: figures of another one say nothing of a release."""
     config = data.project.config
     parts = ("schema", "split", "recall", "merge", "filters", "ranking", "coarse", "rank", "boosts", "rerank", "scene")
-    words = [data.snapshot, {name: plain(getattr(config, name)) for name in parts}, config.seed]
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    return _sealed([data.snapshot, {name: plain(getattr(config, name)) for name in parts}, config.seed])
 
 
 def publish(
@@ -416,3 +414,8 @@ def answers(release: Release) -> None:
             if not len(page.picks):
                 hint = "add a hot channel: it answers when nothing else does"
                 raise ArtifactError(f"scene {scene!r} has nothing to show", where="release check", hint=hint)
+
+
+def _sealed(words: Any) -> str:
+    """Identity of plain values."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
