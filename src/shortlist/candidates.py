@@ -115,7 +115,8 @@ class Requests:
     `history` holds interactions (actions of weight > 0), `shown` what was served or seen of late, `exclude`
     what the caller rules out, `where` the items it wants by their fields. `context` are request columns [R]
     by name (region, ...), raw values. `prefix` is what earlier pages of the same list hold, in order: rules and
-    diversity go on from there, and none of it is shown again.
+    diversity go on from there, and none of it is shown again. `known` answers for the project's features
+    (`features.base.Known`), `as_of` [R] is the log offset known by then, where it is recorded.
     """
 
     users: NDArray[np.int64]
@@ -128,6 +129,8 @@ class Requests:
     where: Expression | None = None
     ids: tuple[str, ...] = ()
     prefix: Ragged | None = None
+    known: Any = None
+    as_of: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -144,6 +147,7 @@ class Requests:
             context={k: v[start:stop] for k, v in self.context.items()},
             ids=self.ids[start:stop],
             prefix=None if self.prefix is None else self.prefix.take(start, stop),
+            as_of=None if self.as_of is None else self.as_of[start:stop],
         )
 
 

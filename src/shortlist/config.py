@@ -261,13 +261,41 @@ class RankingConfig:
 
     Each user is asked about at `moments` of that time, in all at most `requests`; a share of users `held` says when to
     stop. Publish measures these `runtimes` beside torch and keeps the fastest; `aot` compiles for a while.
+    `rows = "logged"` learns instead on what was served and what became of it within `window_minutes`; `position` then
+    says whether the place on the page is a feature of the ranker, unknown when it serves.
     """
 
+    rows: Literal["sampled", "logged"] = "sampled"
+    window_minutes: Count = 30
+    position: bool = False
     share: Fraction = 0.2
     moments: Count = 3
     requests: Count = 20_000
     held: Fraction = 0.1
     runtimes: tuple[Literal["torch", "onnx", "aot"], ...] = ("torch", "onnx")
+
+
+@frozen
+class FeatureConfig:
+    """A feature of requests or candidates beside the declared fields: its kind (`features/kinds/`) and options."""
+
+    name: str
+    use: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@frozen
+class LogConfig:
+    """Where events are kept: `sqlite:` beside the project, or `kafka://HOST:PORT/TOPIC`.
+
+    Days that have been over for `seal_after_days` become Parquet; those older than `keep_days` are dropped (None keeps
+    everything). A deleted user's events are erased within `erase_within_hours`.
+    """
+
+    use: str = "sqlite:"
+    seal_after_days: Count = 2
+    keep_days: Count | None = None
+    erase_within_hours: Positive = 24.0
 
 
 @frozen
@@ -315,8 +343,14 @@ class ExperimentConfig:
 
 @frozen
 class ServeConfig:
-    """The HTTP server. `deadline_ms` bounds one answer; the `max_*` bound what one request may ask."""
+    """The HTTP server. `deadline_ms` bounds one answer; the `max_*` bound what one request may ask.
 
+    `store` is where the state of users and items lives: `memory:`, `lmdb:` (a folder of the project, or `lmdb:PATH`) or
+    `redis://HOST:PORT/DB`. Of each slate `rejected` candidates are logged beside what was shown.
+    """
+
+    store: str = "memory:"
+    rejected: Annotated[int, Ge(0)] = 10
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 8000
     deadline_ms: Positive = 100.0
@@ -332,6 +366,8 @@ class ProjectConfig:
 
     data: DataConfig = DataConfig()
     schema: dict[str, Any] = dataclasses.field(default_factory=dict)
+    log: LogConfig = LogConfig()
+    feature: tuple[FeatureConfig, ...] = ()
     split: SplitConfig = SplitConfig()
     recall: tuple[ChannelConfig, ...] = ()
     merge: StageConfig = StageConfig("snake")
@@ -380,6 +416,10 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
     if isinstance(table.get("recall"), Sequence) and not isinstance(table["recall"], str):
         table["recall"] = [
             _part(channel, ChannelConfig, f"{where}.recall[{n}]") for n, channel in enumerate(table["recall"])
+        ]
+    if isinstance(table.get("feature"), Sequence) and not isinstance(table["feature"], str):
+        table["feature"] = [
+            _part(feature, FeatureConfig, f"{where}.feature[{n}]") for n, feature in enumerate(table["feature"])
         ]
     if isinstance(table.get("scene"), Mapping):
         scenes = table["scene"].items()
