@@ -19,7 +19,7 @@ from bench.report import origin, peak_mb, table, write
 from shortlist.dataset.loader import Loader
 from shortlist.dataset.sequences import Sequences
 from shortlist.models.recall.gru4rec import GRU4Rec
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 from shortlist.training.loop import Loop, train
 from shortlist.training.objectives.softmax import Softmax
 
@@ -39,8 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    size = Clusters.Config(users=args.users, items=args.items, events=args.events)
-    log = Clusters.generate(size, np.random.default_rng(args.seed)).interactions
+    log = Toy.draw(args.users, args.items, args.events, args.seed).interactions
     sequences = Sequences.lists(np.split(log.items, log.offsets[1:-1]))
     targets = int(sequences.counts.sum())
     model = GRU4Rec(GRU4Rec.Config(dim=args.dim), sequences.layout)

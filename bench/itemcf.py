@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bench.report import data_folder, origin, table, write
 from shortlist.dataset.interactions import Interactions
 from shortlist.models.recall.item_cf import ItemCF
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 ROOT = Path(__file__).parent.parent
 RATIOS: dict[str, Callable[[dict[str, float]], float]] = {
@@ -42,8 +42,7 @@ def logs(seed: int, events: int) -> dict[str, Interactions]:
     if os.environ.get("SHORTLIST_DATA"):
         frame = pl.read_parquet(data_folder() / "ml-1m" / "interactions.parquet").cast(pl.Int64)
         found["ml-1m"] = Interactions.of(frame["user_id"].to_numpy(), frame["movie_id"].to_numpy())
-    config = Clusters.Config(users=events // 145, items=27_000, events=events, clusters=50)
-    found[f"generated-{events}"] = Clusters.generate(config, np.random.default_rng(seed)).interactions
+    found[f"generated-{events}"] = Toy.draw(events // 145, 27_000, events, seed, categories=50).interactions
     return found
 
 
@@ -107,8 +106,7 @@ def _last(columns: dict[str, NDArray[Any]]) -> NDArray[Any]:
 
 def weighted(seed: int, events: int) -> list[dict[str, Any]]:
     """Seconds of a solve in this process, by what is turned on. The first line pays for loading the compiled loops."""
-    config = Clusters.Config(users=events // 145, items=27_000, events=events, clusters=50)
-    world = Clusters.generate(config, np.random.default_rng(seed))
+    world = Toy.draw(events // 145, 27_000, events, seed, categories=50)
     rows = []
     cases: dict[str, ItemCF.Config] = {
         "binary": ItemCF.Config(weights="binary", cap=None),
@@ -119,7 +117,7 @@ def weighted(seed: int, events: int) -> list[dict[str, Any]]:
     for name, case in cases.items():
         for attempt in (1, 2):
             start = time.perf_counter()
-            ItemCF(case, Clusters.schema()).solve(world.interactions, world.catalogue, world.now)
+            ItemCF(case, Toy.schema()).solve(world.interactions, world.catalogue, world.now)
             rows.append({"weights": name, "attempt": attempt, "seconds": time.perf_counter() - start})
     return rows
 

@@ -74,7 +74,7 @@ def test_a_project_uses_them_by_name(copy: Path, tmp_path: Path) -> None:
 from pathlib import Path
 from shortlist.cli import main
 place = Path({str(tmp_path)!r})
-sizes = ["--users", "60", "--items", "40", "--events", "1500"]
+sizes = ["--users", "60", "--items", "40", "--days", "20"]
 assert main(["simulate", str(place / "log"), *sizes]) == 0
 assert main(["init", str(place / "log"), "--project", str(place / "shortlist.toml")]) == 0
 file = place / "shortlist.toml"

@@ -24,7 +24,7 @@ FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.p
 REGISTRIES = [
     "models/recall", "models/coarse", "models/rank", "funnel/sources", "funnel/filters", "funnel/mergers",
     "funnel/selectors", "traffic",
-    "dataset/splits", "cli",
+    "dataset/splits", "features/kinds", "cli",
 ]  # fmt: skip
 
 

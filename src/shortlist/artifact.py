@@ -7,6 +7,8 @@ its place, synced, and renamed into it, so that a reader sees a whole one or non
 """
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import logging
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
@@ -43,6 +45,8 @@ MANIFEST = "manifest.json"
 MAPPED_ABOVE = 64 << 20  # bytes of an array above which it is mapped: shared by processes, read as needed
 MAX_MANIFEST_BYTES = 64 << 20
 FILE = re.compile(r"[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]*")
+REWRITING = ".rewriting-"
+AT_FDCWD, EXCHANGE = -100, 2  # of renameat2(2)
 AGAIN = "train and publish again"
 
 
@@ -321,6 +325,48 @@ def amend(folder: str | Path, *, config: Mapping[str, Any], graphs: Mapping[str,
         return _seal_files(scratch, table)
 
     return _replace(folder, write)
+
+
+def _retabled(scratch: Path, folder: Path, change: Callable[[str, pl.DataFrame], pl.DataFrame]) -> tuple[Manifest, int]:
+    """Copy an artifact's files with its tables changed; also how many rows fewer there are. Files that stay as they are
+    are links to those of the old one."""
+    old = load(folder)
+    lost = 0
+    for file in old.manifest.files:
+        name = unquote(file.removesuffix(".arrow"))
+        if file.endswith(".arrow"):
+            table = old.table(name)
+            changed = change(name, table)
+            if not changed.equals(table):
+                lost += max(1, len(table) - len(changed))
+                _write_table(scratch / file, changed)
+                continue
+        _link(folder / file, scratch / file)
+    return _seal_files(scratch, plain(old.manifest)), lost
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copyfile(source, target, follow_symlinks=False)
+        _sync(target)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Two folders of a place change names: in one step where the system can (Linux), else in three."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        names = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
+        if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], EXCHANGE) == 0:
+            return
+        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    aside = other.with_name(f"{other.name}-aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
 
 
 def _replace(folder: Path, write: Callable[[Path], Manifest]) -> Manifest:
@@ -652,6 +698,51 @@ class Releases:
         except ArtifactError as error:
             return Summary(name, _stamp_ms(name), {}, current, error.what)
         return Summary(name, manifest.created_ms, manifest.metrics, current)
+
+    def tidy(self) -> None:
+        """Take away what a `rewrite` that was killed has left; where it had got as far as to set the old one aside, the
+        new one takes its place. Nobody may be rewriting."""
+        for left in sorted(self.folder.glob(f"{REWRITING}*")):
+            id = left.name.removeprefix(REWRITING)[: -len("-12345678")]
+            if not left.name.endswith("-aside") and FILE.fullmatch(id) and not (self.folder / id).exists():
+                left.rename(self.folder / id)
+            else:
+                shutil.rmtree(left)
+
+    def rewrite(self, id: str, change: Callable[[str, pl.DataFrame], pl.DataFrame]) -> int:
+        """Put `change(name, table)` in the place of every table of a release and of its artifacts. Returns how many
+        rows fewer there are, at least one for a table that changed; 0 when none did, then nothing was written.
+
+        Everything else stays byte for byte, its id too. Readers see the one or the other. Raises ArtifactError, also
+        for a release that is damaged already.
+        """
+        folder, lost = self.folder / id, 0
+        old = self.load(id)
+        with _os_errors(folder):
+            scratch = Path(tempfile.mkdtemp(prefix=f"{REWRITING}{id}-", dir=self.folder))
+            scratch.chmod(0o755)
+            try:
+                (scratch / "artifacts").mkdir()
+                parts = {name: dict(part) for name, part in old.manifest.config["artifacts"].items()}
+                for part in parts.values():
+                    place = scratch / "artifacts" / part["folder"]
+                    place.mkdir()
+                    _, fewer = _retabled(place, folder / "artifacts" / part["folder"], change)
+                    part["sha256"] = _entry(place / MANIFEST).sha256
+                    lost += fewer
+                _sync(scratch / "artifacts")
+                _, fewer = _retabled(scratch, folder, change)
+                lost += fewer
+                if lost:
+                    table = plain(_read_manifest(scratch))
+                    _write_json(scratch / MANIFEST, table | {"config": table["config"] | {"artifacts": parts}})
+                    _sync(scratch)
+                    _open(scratch, id, verify=True)
+                    _exchange(folder, scratch)
+                    _sync(self.folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return lost
 
     def rollback(self, to: str | None = None) -> str:
         """Make an earlier release current: the one named, else the latest before it that is whole. Returns its id.

@@ -164,6 +164,8 @@ class Columns:
 class Batch:
     """`request` columns [R, ...], `row` columns [B, ...], `request_of` [B] long.
 
+    `now` [R] are the moments of the requests (ms), for objectives: no model reads them.
+
     For training: `labels` float [B, T] and `valid` bool [B, T] (whether a row carries a task's label) in the order of
     `tasks`, `weights` float [B], and `targets` long [B, L], what follows each step of a sequence (0: nothing).
     """
@@ -176,9 +178,12 @@ class Batch:
     valid: Tensor | None = None
     weights: Tensor | None = None
     targets: Tensor | None = None
+    now: Tensor | None = None
 
     def __post_init__(self) -> None:
         b = len(self.row)
+        if self.now is not None and len(self.now) != len(self.request):
+            raise ValueError(f"{len(self.now)} moments for {len(self.request)} requests")
         if self.request_of.shape != (b,):
             raise ValueError(f"request_of has shape {tuple(self.request_of.shape)} for {b} rows")
         for name in ("labels", "valid"):
@@ -217,12 +222,14 @@ class Batch:
             valid=_pick(self.valid, index),
             weights=_pick(self.weights, index),
             targets=_pick(self.targets, index),
+            now=_pick(self.now, used),
         )
 
     def expand(self) -> "Batch":
         """Request columns repeated for each row (R = B): for models that read both side by side."""
         ones = torch.arange(len(self), device=self.request_of.device)
-        return replace(self, request=self.request.take(self.request_of), request_of=ones)
+        now = _pick(self.now, self.request_of)
+        return replace(self, request=self.request.take(self.request_of), request_of=ones, now=now)
 
     def joined(self) -> Columns:
         """Request and row columns side by side, one line a row [B, ...]."""
@@ -238,6 +245,7 @@ class Batch:
             valid=_move(self.valid, device),
             weights=_move(self.weights, device),
             targets=_move(self.targets, device),
+            now=_move(self.now, device),
         )
 
 

@@ -40,7 +40,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-RESERVED = ("merge", "backfill", "coarse", "rank", "boost")  # words that traces and folders use already
+RESERVED = ("merge", "backfill", "coarse", "rank", "boost", "text")  # words that traces and folders use already
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
@@ -244,7 +244,8 @@ class ChannelConfig:
 class RankerConfig:
     """A coarse ranker or a ranker: the model (`use`), how its tasks become one score (`fuse`), how many go on (`keep`).
 
-    `fuse` is an expression over the tasks' probabilities; empty means the only task.
+    `fuse` is an expression over the tasks' probabilities and `merge`, the score of the merged channels; empty means the
+    only task.
     """
 
     use: str

@@ -7,7 +7,7 @@ given once, never reused. Encoded values: 0 is padding, 1 is unknown, known valu
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -40,7 +40,8 @@ class Field:
 
     `split` cuts a text into the values of a `varlen` field (`"|"` for `Action|Drama`). Of its values, only those that
     at least `min_count` training entities have are known; `hash` puts all values into that many ids instead, for
-    fields without bound.
+    fields without bound. A text becomes a `vec` as `encode` says: the name of a file of `features/text/`, or a table
+    of its options with that name as `use`. A text without `encode` is for people alone.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Field:
     buckets: int | None = None
     min_count: Count = 1
     hash: Count | None = None
+    encode: str | dict[str, Any] | None = None
 
 
 @frozen
@@ -155,6 +157,7 @@ class Schema:
         known: dict[str, tuple[str, Field]] = {}
         for entity, name, field_ in declared:
             at = f"{where}.{'context' if entity == 'context' else entity + 's'}.{name}"
+            _check_encode(field_, entity, f"{at}.encode")
             if field_.kind not in ("sparse", "varlen", "seq"):
                 if field_.min_count > 1 or field_.hash is not None:
                     key = "hash" if field_.hash is not None else "min_count"
@@ -176,6 +179,14 @@ class Schema:
 
     def fields(self, entity: Entity) -> dict[str, Field]:
         return {"user": self.users, "item": self.items, "context": self.context}[entity]
+
+    def encoded(self) -> "Schema":
+        """As models see it: a text that becomes a vector is a `vec`. Itself where there is none."""
+        if not any(f.encode for fields_ in (self.users, self.items) for f in fields_.values()):
+            return self
+        groups = {"users": self.users, "items": self.items}
+        seen = {group: {name: _encoded(f) for name, f in fields_.items()} for group, fields_ in groups.items()}
+        return replace(self, users=seen["users"], items=seen["items"])
 
     def vocab_of(self, entity: Entity, name: str) -> str:
         """The vocabulary a field is encoded with: fields that name the same one share it."""
@@ -218,6 +229,23 @@ class Schema:
                     raise ArtifactError(f"the schema has no {name!r}", where="schema", hint=nearest(name, names))
                 parts.append([name, plain(getattr(self, name))])
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def _encoded(field_: Field) -> Field:
+    return replace(field_, kind="vec", encode=None) if field_.kind == "text" and field_.encode is not None else field_
+
+
+def _check_encode(field_: Field, entity: Entity, where: str) -> None:
+    if field_.encode is None:
+        return
+    if field_.kind != "text":
+        what = f"a {field_.kind} field is not encoded"
+        raise ConfigError(what, where=where, hint="take encode away, or make it text")
+    if entity == "context":
+        what = "a request's text is not encoded: servers encode no text"
+        raise ConfigError(what, where=where, hint="take encode away")
+    if isinstance(field_.encode, dict) and not isinstance(field_.encode.get("use"), str):
+        raise ConfigError("this key is required", where=f"{where}.use", hint='add use = "ngrams"')
 
 
 class Vocabulary:

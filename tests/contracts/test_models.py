@@ -12,7 +12,7 @@ from shortlist.dataset.interactions import Interactions
 from shortlist.forms import Lists, Vectors
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 PACKAGE = "shortlist.models.recall"
 
@@ -27,12 +27,11 @@ NAMES = [name for name in catalogue(PACKAGE) if hasattr(model(name), "solve")]
 
 
 @pytest.fixture(scope="module")
-def world() -> Clusters:
-    config = Clusters.Config(users=60, items=40, events=1500, clusters=4)
-    return Clusters.generate(config, np.random.default_rng(3))
+def world() -> Toy:
+    return Toy.draw(60, 40, 1500, seed=3, categories=4)
 
 
-def solved(name: str, log: Interactions, world: Clusters) -> Lists | Vectors:
+def solved(name: str, log: Interactions, world: Toy) -> Lists | Vectors:
     kind = model(name)
     form = kind(kind.Config(), world.schema()).solve(log, world.catalogue, world.now)
     assert isinstance(form, (Lists, Vectors))
@@ -44,7 +43,7 @@ def arrays(form: Lists | Vectors) -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_solver_with_a_documented_frozen_config(name: str, world: Clusters) -> None:
+def test_it_is_a_solver_with_a_documented_frozen_config(name: str, world: Toy) -> None:
     kind = model(name)
     solver = kind(kind.Config(), world.schema())
     assert isinstance(solver, Solver)
@@ -57,7 +56,7 @@ def test_it_is_a_solver_with_a_documented_frozen_config(name: str, world: Cluste
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_input_same_output_and_input_untouched(name: str, world: Clusters) -> None:
+def test_same_input_same_output_and_input_untouched(name: str, world: Toy) -> None:
     before = [column.copy() for column in vars(world.interactions).values() if isinstance(column, np.ndarray)]
     first, second = solved(name, world.interactions, world), solved(name, world.interactions, world)
     for a, b in zip(arrays(first), arrays(second), strict=True):
@@ -68,7 +67,7 @@ def test_same_input_same_output_and_input_untouched(name: str, world: Clusters) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_offers_only_items_of_the_log_or_the_catalogue(name: str, world: Clusters) -> None:
+def test_it_offers_only_items_of_the_log_or_the_catalogue(name: str, world: Toy) -> None:
     log = world.interactions.where(world.interactions.items % 3 != 0)
     items = world.catalogue.items
     kept = items.keys % 3 != 0
@@ -80,7 +79,7 @@ def test_it_offers_only_items_of_the_log_or_the_catalogue(name: str, world: Clus
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keys_with_gaps_are_kept(name: str, world: Clusters) -> None:
+def test_keys_with_gaps_are_kept(name: str, world: Toy) -> None:
     log, users, items = world.interactions, world.catalogue.users, world.catalogue.items
     far = Interactions(log.users + 10**6, log.items + 10**9, log.times, log.actions, log.values)
     moved = Catalogue(Profiles(users.keys + 10**6, users.columns), Profiles(items.keys + 10**9, items.columns))
@@ -94,6 +93,6 @@ def test_keys_with_gaps_are_kept(name: str, world: Clusters) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("users", "items"), [([0], [0]), ([0, 0], [0, 1]), ([0, 1], [0, 0])])
-def test_the_smallest_logs_give_a_form(name: str, users: list[int], items: list[int], world: Clusters) -> None:
+def test_the_smallest_logs_give_a_form(name: str, users: list[int], items: list[int], world: Toy) -> None:
     log = Interactions.of(np.array(users), np.array(items), np.arange(len(users), dtype=np.int64) + world.now - 10)
     solved(name, log, world)

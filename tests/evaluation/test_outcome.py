@@ -56,7 +56,7 @@ TASK = 'tasks.clicked = { on = { sample = "mixed", per = 4 }, positive = "click"
 
 def project(folder: Path, learned: bool) -> Path:
     file = folder / "shortlist.toml"
-    sizes = ["--users", "60", "--items", "50", "--events", "2000", "--clusters", "3", "--seed", "3"]
+    sizes = ["--users", "60", "--items", "50", "--days", "20", "--seed", "3"]
     assert main(["simulate", str(folder / "log"), *sizes]) == 0
     assert main(["init", str(folder / "log"), "--project", str(file)]) == 0
     head = file.read_text(encoding="utf-8").split("[[recall]]")[0].replace("[split]", f"{TASK}\n[split]")

@@ -1,6 +1,6 @@
 """Figures of scoring stages against numbers a person can check: two requests, four candidates each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -163,3 +163,14 @@ def test_pairs_are_found_in_any_order_and_a_missing_key_never() -> None:
         {}, np.zeros(3, np.int16),
     )  # fmt: skip
     assert found(candidates, np.array([0, 2, 4]), np.array([7, 5, -1, 9])).tolist() == [1, 0, -1]
+
+
+def test_a_stage_may_weigh_in_the_order_it_was_given() -> None:
+    one = funnel()
+    rank = replace(one.stages[1], fuse=Expression.parse("click + 10 * merge"))
+    asked = requests()
+    made = replace(one, stages=(rank,)).run(asked).candidates
+    living = made.alive
+    merge = made.scores["merge"][living].astype(np.float64)
+    click = made.scores["rank.click"][living].astype(np.float64)
+    np.testing.assert_allclose(made.scores["rank"][living], click + 10 * merge, rtol=1e-6)

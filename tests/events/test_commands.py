@@ -1,7 +1,10 @@
 """init, check and import at the command line: a log becomes a project."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -72,3 +75,145 @@ def test_a_bad_log_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str
         f"  where: {tmp_path}/log.csv, row 0",
         '  next: set schema.time_unit = "s"',
     ]
+
+
+MS = T * 1000
+NAN, INF = float("nan"), float("inf")
+GOOD: dict[str, list[Any]] = {
+    "user": ["u", "v", "u", "w"],
+    "item": ["a", "b", "b", "c"],
+    "time_ms": [MS, MS + 1, MS + 2, MS + 3],
+}
+VECTORS = 'items.emb = "vec"\n'
+
+
+def lay(folder: Path, events: Mapping[str, Any], items: dict[str, Any] | None = None, schema: str = "") -> None:
+    """A project of these columns."""
+    pl.DataFrame({**GOOD, **events}, strict=False).write_parquet(folder / "events.parquet")
+    data = 'events = "events.parquet"\n'
+    if items is not None:
+        pl.DataFrame(items).write_parquet(folder / "items.parquet")
+        data += 'items = "items.parquet"\n'
+    (folder / "shortlist.toml").write_text(f"[data]\n{data}[schema]\n{schema}", encoding="utf-8")
+
+
+class Bad(NamedTuple):
+    """What is wrong, and the three lines that say so."""
+
+    name: str
+    what: str
+    where: str
+    next: str
+    events: Mapping[str, Any] = MappingProxyType({})
+    items: dict[str, Any] | None = None
+    schema: str = ""
+
+
+BAD = (
+    Bad("an id of 300 bytes", "1 item ids are longer than 256 bytes", "events.parquet, row 2", "shorten or hash them",
+        {"item": ["a", "b", "x" * 300, "c"]}),
+    Bad("a key that is null", "2 user ids are missing or empty", "events.parquet, row 1", "drop or fill these rows",
+        {"user": ["u", None, "u", ""]}),
+    Bad("mixed units", f"2 of 4 times are no milliseconds, the first looks like seconds: {T}", "events.parquet, row 1",
+        "write all of them in one unit", {"time_ms": [MS, T, MS, T + 1]}),
+    Bad("microseconds among seconds", f"1 of 4 times are no seconds, the first looks like microseconds: {T * 10**6}",
+        "events.parquet, row 3", "write all of them in one unit", {"time_ms": [T, T, T, T * 10**6]}, None,
+        'time_unit = "s"\n'),
+    Bad("a time that is NaN", "1 times are not numbers: nan", "events.parquet, row 0",
+        'for written dates set schema.time_unit = "iso"', {"time_ms": [NAN, MS, MS, MS]}),
+    Bad("a time that is infinite", "1 times are before 1990 or after 2100: inf", "events.parquet, row 0",
+        "correct or drop these rows", {"time_ms": [INF, MS, MS, MS]}),
+    Bad("a value that is NaN", "1 values are not numbers: nan", "events.parquet, row 1",
+        "leave a value empty where there is none", {"stars": [1.0, NAN, None, 2.0]}, None, 'value = "stars"\n'),
+    Bad("a value that is infinite", "2 values are not numbers: -inf", "events.parquet, row 0",
+        "leave a value empty where there is none", {"stars": [-INF, INF, None, 2.0]}, None, 'value = "stars"\n'),
+    Bad("a field that is infinite", "1 values of price are not numbers: inf", "items.parquet, row 1",
+        "leave a value empty where there is none", {}, {"item": ["a", "b"], "price": [1.0, INF]},
+        'items.price = "dense"\n'),
+    Bad("vectors of two lengths", "1 vectors of emb are not as long as the first one: 3 numbers",
+        "items.parquet, row 2", "a vec field has one length; leave out what has none", {},
+        {"item": ["a", "b", "c"], "emb": [[1.0, 2.0], None, [1.0, 2.0, 3.0]]}, VECTORS),
+    Bad("a vector with NaN", "2 vectors of emb hold what is no number", "items.parquet, row 0",
+        "leave the vector out where one of its numbers is missing", {},
+        {"item": ["a", "b", "c"], "emb": [[NAN, 2.0], [1.0, None], [1.0, 2.0]]}, VECTORS),
+    Bad("a vector of text", "column 'emb' has type List(String) but is declared as vec", "items.parquet",
+        "change its kind", {}, {"item": ["a"], "emb": [["x"]]}, VECTORS),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_data_that_cannot_be_used_are_named(tmp_path: Path, bad: Bad, capsys: pytest.CaptureFixture[str]) -> None:
+    lay(tmp_path, bad.events, bad.items, bad.schema)
+    assert main(["import", "--project", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()[-3:]
+    assert said == [f"error: {bad.what}", f"  where: {tmp_path}/{bad.where}", f"  next: {bad.next}"]
+    assert main(["check", "--project", str(tmp_path), "--json"]) == 1
+    found = [f for f in json.loads(capsys.readouterr().out) if f["status"] == "FAIL"]
+    assert len(found) == 1
+    assert bad.what in found[0]["what"]
+
+
+def test_vectors_of_one_length_are_imported(tmp_path: Path) -> None:
+    items = {"item": ["a", "b", "c"], "emb": pl.Series([[1, 2], [3, 4], [5, 6]], dtype=pl.Array(pl.Int32, 2))}
+    lay(tmp_path, {}, items, VECTORS)
+    assert main(["import", "--project", str(tmp_path)]) == 0
+
+
+def test_another_schema_is_told_key_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"stars": [1.0, 2.0, 3.0, 4.0], "device": ["x", "y", "x", "y"]}
+    lay(tmp_path, columns, None, 'value = "stars"\ncontext.device = "sparse"\n')
+    assert main(["import", "--project", str(tmp_path)]) == 0
+    capsys.readouterr()
+    changed = 'context.device = { kind = "sparse", hash = 100 }\nrequest_id = "user"\nitem = "user"\n'
+    lay(tmp_path, columns, None, changed)
+    assert main(["import", "--project", str(tmp_path)]) == 2
+    what = (
+        'item was "item", now "user"; value was "stars", now nothing; request_id was nothing, now "user"; '
+        "context.device.hash was nothing, now 100"
+    )
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        f"error: the log was imported under another [schema]: {what}",
+        f"  where: {tmp_path}/var/import.json",
+        "  next: undo the change, or `shortlist import --fresh`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("born", "status", "days"),
+    [([MS, MS, MS], "PASS", ""), ([MS, MS + 5, MS], "WARN", "0.0"), ([MS, MS + 86_400_003, MS], "FAIL", "1.0")],
+)
+def test_an_item_seen_before_it_was_published_is_told(
+    tmp_path: Path, born: list[int], status: str, days: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Item b is seen at MS + 1 and MS + 2; in the second case among 26 more events, on a."""
+    more = 26 if status == "WARN" else 0
+    events = {name: [*column, *[column[0]] * more] for name, column in GOOD.items()}
+    events["time_ms"] = [*GOOD["time_ms"], *(MS + 10 + n for n in range(more))]
+    lay(tmp_path, {}, {"item": ["a", "b", "c"], "born": born}, 'items.born = "time"\npublished = "born"\n')
+    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
+    assert main(["check", "--project", str(tmp_path), "--json"]) == (status == "FAIL")
+    (found,) = (f for f in json.loads(capsys.readouterr().out) if f["name"] == "time travel")
+    assert found["status"] == status
+    if status != "PASS":
+        assert found["what"] == (
+            f"2 of {4 + more} events lie before their item was published (born), by up to {days} days: "
+            "features of the item would know the future"
+        )
+        assert [example["(row)"] for example in found["examples"]] == [1, 2]
+
+
+def test_times_without_a_zone_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(times: Any, schema: str) -> tuple[str, str]:
+        lay(tmp_path, {"time_ms": times}, None, schema)
+        assert main(["check", "--project", str(tmp_path), "--json"]) == 0
+        found = {f["name"]: f for f in json.loads(capsys.readouterr().out)}
+        return found["time zone"]["status"], found["time zone"]["what"]
+
+    iso = 'time_unit = "iso"\n'
+    zoned = ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00", "2024-01-01 02:00:00+0000", "2024-01-02T00:00:00Z"]
+    assert said(zoned, iso) == ("PASS", "every time says its zone")
+    mixed = [*zoned[:2], "2024-01-01 02:00:00", "2024-01-02"]
+    assert said(mixed, iso) == ("WARN", "2 of 4 times say no time zone: they are taken as UTC")
+    naive = pl.Series(GOOD["time_ms"]).cast(pl.Datetime("ms"))
+    assert said(naive, "") == ("WARN", "4 of 4 times say no time zone: they are taken as UTC")
+    assert said(naive.dt.replace_time_zone("Europe/Berlin"), "") == ("PASS", "every time says its zone")

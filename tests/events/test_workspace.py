@@ -13,10 +13,20 @@ import pytest
 from shortlist.config import Project, load
 from shortlist.dataset.log import interactions
 from shortlist.errors import DataError
-from shortlist.events import workspace
+from shortlist.events import segments, workspace
 from shortlist.events.log import Event, EventLog
 from shortlist.events.raw import schema_of
-from shortlist.events.workspace import Report, catalogue, events, import_log, keys, last_offset, published, snapshot
+from shortlist.events.workspace import (
+    COLUMNS,
+    Report,
+    catalogue,
+    events,
+    import_log,
+    keys,
+    last_offset,
+    published,
+    snapshot,
+)
 
 T = 1_700_000_000_000  # 14 November 2023, in ms
 HOUR = 3_600_000
@@ -71,18 +81,18 @@ def test_events_are_in_order_of_time_then_row_with_keys_by_first_appearance(tmp_
     # Keys by first row: ann 0, bob 1, cid 2; m2 0, m1 1, m9 2, then m3 3 from the catalogue.
     assert keys(opened, "user").ids.to_list() == ["ann", "bob", "cid"]
     assert keys(opened, "item").ids.to_list() == ["m2", "m1", "m9", "m3"]
-    assert events(opened).collect().rows() == [
-        (0, 1, 1, "view", None, T + 1),
-        (1, 0, 1, "rate", 5.0, T + 1),
-        (2, 0, 0, "rate", 4.0, T + 2),
-        (3, 2, 2, "rate", 1.0, T + 3),
+    assert events(opened).select(COLUMNS).collect().rows() == [
+        (1, 1, 1, "view", None, T + 1),
+        (2, 0, 1, "rate", 5.0, T + 1),
+        (3, 0, 0, "rate", 4.0, T + 2),
+        (4, 2, 2, "rate", 1.0, T + 3),
     ]
     assert done(report) == (4, 0, 0, 4)
     assert (report.users, report.items, report.low_ms, report.high_ms) == (3, 4, T + 1, T + 3)
     written = json.loads((tmp_path / "var" / "import.json").read_text(encoding="utf-8"))
     assert written["snapshot"] == report.snapshot == snapshot(opened)
     assert written["imported_at"] == T
-    assert last_offset(opened) == 3
+    assert last_offset(opened) == 4
 
 
 def test_catalogue_holds_declared_fields_by_key(tmp_path: Path) -> None:
@@ -125,9 +135,9 @@ def test_importing_a_grown_log_adds_what_is_new(tmp_path: Path) -> None:
     # 7 rows: one repeats, 4 are there, 2 are new; old offsets and keys stay.
     assert done(again) == (7, 1, 4, 2)
     assert again.snapshot != first.snapshot
-    assert events(opened).collect().rows()[4:] == [
-        (4, 3, 1, "rate", 3.0, T),
-        (5, 0, 4, "rate", None, T + 9),
+    assert events(opened).select(COLUMNS).collect().rows()[4:] == [
+        (5, 3, 1, "rate", 3.0, T),
+        (6, 0, 4, "rate", None, T + 9),
     ]
     assert keys(opened, "item").ids.to_list() == ["m2", "m1", "m9", "m3", "m4"]
 
@@ -198,24 +208,76 @@ def test_live_events_come_behind_imported_ones(tmp_path: Path) -> None:
     live = EventLog(tmp_path / "var" / "log.db")
     outcome = live.append([Event("eve", "m1", "rate", T + 50, 2.0)], ["rate"], T + 60)[0]
     live.close()
-    assert outcome.offset == 4
-    assert events(opened).collect().rows()[-1] == (4, 3, 1, "rate", 2.0, T + 50)
+    assert outcome.offset == 5
+    assert events(opened).select(COLUMNS).collect().rows()[-1] == (5, 3, 1, "rate", 2.0, T + 50)
     assert interactions(opened).user_keys.tolist() == [0, 1, 2, 3]
-    assert last_offset(opened) == 4
+    assert last_offset(opened) == 5
     assert done(import_log(opened, quiet, T)) == (4, 0, 4, 0)
 
 
-def test_imported_events_cannot_go_behind_live_ones(tmp_path: Path) -> None:
+def test_new_rows_are_imported_behind_live_events(tmp_path: Path) -> None:
     opened = project(tmp_path)
-    import_log(opened, quiet, T)
+    first = import_log(opened, quiet, T)
     live = EventLog(tmp_path / "var" / "log.db")
     live.append([Event("eve", "m1", "rate", T + 50, 2.0)], ["rate"], T + 60)
-    live.close()
     project(tmp_path, log([*ROWS, ("dan", "m1", T, "rate", 3.0)]))
-    with pytest.raises(DataError) as caught:
-        import_log(opened, quiet, T)
-    assert caught.value.what == "live events begin at offset 4, imported ones would reach 4"
-    assert len(events(opened).collect()) == 5
+    again = import_log(opened, quiet, T + 70)
+    assert done(again) == (5, 0, 4, 1)
+    assert again.snapshot != first.snapshot
+    live.append([Event("eve", "m2", "rate", T + 80, 1.0)], ["rate"], T + 80)
+    # the order is that in which the log came to know: 4 imported, eve's, the new row of an earlier time, eve's again
+    rows = events(opened).select("offset", "user", "time_ms").collect().rows()
+    assert rows[4:] == [(5, 3, T + 50), (6, 4, T), (7, 3, T + 80)]
+    read = live.read(4, 10)
+    assert read.select("offset", "user", "time_ms").rows() == rows[4:]
+    # an import is known from the moment it came
+    assert read["received_ms"].to_list() == [T + 60, T + 70, T + 80]
+    assert live.read(4, 2)["offset"].to_list() == [5, 6]
+    assert live.tail([3, 4], 4)["offset"].to_list() == [5, 6, 7]
+    assert done(import_log(opened, quiet, T + 90)) == (5, 0, 5, 0)
+    assert last_offset(opened) == 7
+    live.close()
+
+
+def test_event_ids_are_known_across_imported_and_live_events(tmp_path: Path) -> None:
+    table = log(ROWS).with_columns(id=pl.Series(["e1", "e2", "e3", "e4"]))
+    opened = project(tmp_path, table, schema=f'event_id = "id"{SCHEMA}')
+    import_log(opened, quiet, T)
+    live = EventLog(tmp_path / "var" / "log.db")
+    told = [Event("eve", "m1", "rate", T + 50, event_id=name) for name in ("e2", "e9")]
+    made = live.append(told, ["rate"], T + 60)
+    # by time the imported ones are e2 (1), e3 (2), e1 (3), e4 (4)
+    assert [(one.status, one.offset) for one in made] == [("duplicate", 1), ("accepted", 5)]
+    grown = pl.concat([table, log(ROWS[:2]).with_columns(id=pl.Series(["e9", "e10"]))])
+    grown.write_parquet(tmp_path / "events.parquet")
+    # e9 was told live, e10 is new
+    assert done(import_log(opened, quiet, T + 70)) == (6, 0, 5, 1)
+    assert live.append([Event("eve", "m1", "rate", T, event_id="e10")], ["rate"], T + 80)[0].offset == 6
+    # what is imported afresh is not in its own way; what was told live is
+    assert done(import_log(opened, quiet, T + 90, fresh=True)) == (6, 0, 1, 5)
+    assert events(opened).collect()["event_id"].to_list() == ["e9", "e2", "e3", "e10", "e1", "e4"]
+    assert live.append([Event("eve", "m1", "rate", T, event_id="e1")], ["rate"], T + 99)[0].offset == 10
+    live.close()
+
+
+def test_a_live_event_that_forestalls_an_import_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = log(ROWS).with_columns(id=pl.Series(["e1", "e2", "e3", "e4"]))
+    opened = project(tmp_path, table, schema=f'event_id = "id"{SCHEMA}')
+    (tmp_path / "var").mkdir()
+    live = EventLog(tmp_path / "var" / "log.db")
+    publish = workspace._publish
+
+    def late(*arguments: Any, **more: Any) -> int:
+        """Between the look at what is known and the publication."""
+        live.append([Event("eve", "m1", "rate", T, event_id="e3")], ["rate"], T + 80)
+        return publish(*arguments, **more)
+
+    monkeypatch.setattr(workspace, "_publish", late)
+    assert done(import_log(opened, quiet, T + 90)) == (4, 0, 1, 3)
+    assert events(opened).collect()["event_id"].to_list() == ["e2", "e1", "e4", "e3"]
+    assert sorted(file.name for file in (tmp_path / "var" / "events").iterdir()) == ["part-000000000000001.1.parquet"]
+    assert done(import_log(opened, quiet, T + 99)) == (4, 0, 4, 0)
+    live.close()
 
 
 def test_another_mapping_needs_a_fresh_import(tmp_path: Path) -> None:
@@ -225,8 +287,8 @@ def test_another_mapping_needs_a_fresh_import(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         import_log(opened, quiet, T)
     assert str(caught.value) == (
-        f"{tmp_path}/var/import.json: the log was imported under another [schema] "
-        "(undo the change, or `shortlist import --fresh`)"
+        f"{tmp_path}/var/import.json: the log was imported under another [schema]: "
+        'value was "stars", now nothing (undo the change, or `shortlist import --fresh`)'
     )
     assert done(import_log(opened, quiet, T, fresh=True)) == (4, 0, 0, 4)
     assert events(opened).collect()["value"].null_count() == 4
@@ -306,7 +368,7 @@ def test_a_crash_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch
     before = events(opened).collect()
     project(tmp_path, log([*ROWS, ("dan", "m1", T, "rate", 3.0)]))
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workspace, "_publish", broken)
@@ -318,7 +380,8 @@ def test_a_crash_while_writing_leaves_what_was_there(tmp_path: Path, monkeypatch
     assert done(import_log(opened, quiet, T)) == (5, 0, 4, 1)
 
 
-def test_one_import_at_a_time(tmp_path: Path) -> None:
+def test_one_import_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "LOCK_S", 0.1)
     opened = project(tmp_path)
     import_log(opened, quiet, T)
     left = tmp_path / "var" / ".import-killed"
@@ -327,7 +390,7 @@ def test_one_import_at_a_time(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DataError) as caught:
             import_log(opened, quiet, T)
-    assert str(caught.value) == f"{tmp_path}/var: another import is running (wait for it to end)"
+    assert str(caught.value) == f"{tmp_path}/var: another import or compaction is running (wait for it to end)"
     assert left.exists()
     import_log(opened, quiet, T)
     assert not left.exists()
@@ -339,7 +402,7 @@ def test_a_part_without_a_record_is_found_again(tmp_path: Path, monkeypatch: pyt
     import_log(opened, quiet, T)
     project(tmp_path, log([*ROWS, ("dan", "m1", T, "rate", 3.0)]))
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workspace, "_write_json", broken)

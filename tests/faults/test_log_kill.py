@@ -74,16 +74,25 @@ def check(path: Path, acknowledged: dict[str, int]) -> pl.DataFrame:
     # every key that was given is used: keys and events move together
     assert sorted(rows["user"].unique()) == list(range(len(users)))
     assert sorted(rows["item"].unique()) == list(range(len(items)))
-    assert log._writer.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert log.database.writer.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     log.close()
     return rows
 
 
 def test_killed_at_random_points_nothing_acknowledged_is_lost(tmp_path: Path, forks: ForkServerContext) -> None:
-    path = tmp_path / "log.db"
+    kill(tmp_path / "log.db", forks, 30)
+
+
+@pytest.mark.slow
+def test_killed_hundreds_of_times_nothing_acknowledged_is_lost(tmp_path: Path, forks: ForkServerContext) -> None:
+    for n in range(15):
+        kill(tmp_path / str(n) / "log.db", forks, 30)
+
+
+def kill(path: Path, forks: ForkServerContext, rounds: int) -> None:
     rng = np.random.default_rng(20)
     acknowledged: dict[str, int] = {}
-    for round_number in range(20):
+    for round_number in range(rounds):
         pipes, writers = [], []
         for w in range(2):  # two processes write at once, as two servers would
             mine, theirs = forks.Pipe(duplex=False)
@@ -102,7 +111,7 @@ def test_killed_at_random_points_nothing_acknowledged_is_lost(tmp_path: Path, fo
         for pipe in pipes:
             acknowledged.update(told(pipe))
         check(path, acknowledged)
-    assert len(acknowledged) > 20 * 3
+    assert len(acknowledged) > rounds * 3
 
     # Replay: clients send everything again, acknowledged or not, and each event is there once, where it was.
     log = EventLog(path)
@@ -120,8 +129,8 @@ def crashed(tmp_path: Path) -> tuple[Path, list[int]]:
     """A log as a crash leaves it: nothing moved out of the WAL yet. Also the size of the WAL after each commit."""
     path = tmp_path / "live" / "log.db"
     log = EventLog(path)
-    log._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    log._writer.execute("PRAGMA wal_autocheckpoint = 0")
+    log.database.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.database.writer.execute("PRAGMA wal_autocheckpoint = 0")
     wal = path.with_name("log.db-wal")
     sizes = []
     for n in range(30):
@@ -195,8 +204,8 @@ def test_a_full_disk_in_the_middle_then_a_kill(tmp_path: Path, forks: ForkServer
 
 def write_on_a_small_disk(path: str, acknowledged: Connection) -> None:
     log = EventLog(path)
-    used = log._writer.execute("PRAGMA page_count").fetchone()[0]
-    log._writer.execute(f"PRAGMA max_page_count = {used + 3}")
+    used = log.database.writer.execute("PRAGMA page_count").fetchone()[0]
+    log.database.writer.execute(f"PRAGMA max_page_count = {used + 12}")
     for n in range(10_000):
         try:
             outcomes = log.append(batch("w", n), ACTIONS, NOW)

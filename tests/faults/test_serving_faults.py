@@ -81,6 +81,9 @@ class BrokenUsers:
         time.sleep(self.wait_s)
         raise DataError("the store is down", where="store", hint="start it")
 
+    def known(self) -> None:
+        return None
+
     def close(self) -> None:
         pass
 

@@ -96,4 +96,4 @@ def test_defaults_of_a_ranker_and_of_its_training_are_in_place() -> None:
     made = shown(rank={"use": "din", "train": {"patience": 5}}, recall=[HOT, TOWERS])
     assert (made["rank"]["train"]["patience"], made["rank"]["train"]["batch_size"]) == (5, 32)
     assert (made["recall"][1]["train"]["patience"], made["recall"][1]["train"]["batch_size"]) == (0, 256)
-    assert made["rank"]["loss"] == {"weights": {}, "regression": []}
+    assert made["rank"]["loss"] == {"weights": {}, "regression": [], "listwise": 0.0}

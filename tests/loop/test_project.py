@@ -19,7 +19,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published project."""
     folder = tmp_path_factory.mktemp("loop")
     log, file = folder / "log", str(folder / "shortlist.toml")
-    sizes = ["--users", "200", "--items", "120", "--events", "8000", "--clusters", "6"]
+    sizes = ["--size", "tiny"]
     assert main(["simulate", str(log), *sizes, "--seed", "5"]) == 0
     assert main(["init", str(log), "--project", file]) == 0
     for command in (["import"], ["check"], ["train"], ["evaluate"], ["publish"]):
@@ -38,9 +38,10 @@ def test_evaluation_finds_the_planted_tastes(project: Path, capsys: pytest.Captu
     figures = found["figures"]
     assert set(figures) == {"hot", "item_cf", "ease", "merged", "page"}
     hot = figures["hot"]
-    # users drink from one cluster of six: who knows the cluster finds several times what popularity finds
+    # tastes are of few categories: who learns them finds more than popularity does (1.8, 1.4 and 2.0 times for seeds
+    # 0, 5 and 6 of the world)
     best = max(row["recall@10"][0] for name, row in figures.items() if name not in ("page", "merged"))
-    assert best > 1.5 * hot["recall@10"][0]
+    assert best > 1.2 * hot["recall@10"][0]
     for row in figures.values():
         for value, low, high in row.values():
             assert low <= value <= high
@@ -126,7 +127,7 @@ def test_the_demo_ends_with_one_object(
         "url": url,
     }
     assert f"{project / 'shortlist.toml'} has been edited: it is used as it stands" in said.err
-    assert "8000 rows: 0 added, 8000 known, 0 duplicates dropped" in said.err
+    assert re.search(r"^(\d+) rows: 0 added, \1 known, 0 duplicates dropped$", said.err, re.MULTILINE)
 
 
 def test_the_example_of_the_readme_runs(project: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from shortlist.forms import Lists
 from shortlist.models.recall.ease import Ease, weights
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Schema
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 SCHEMA = Schema.parse({})
 
@@ -23,14 +23,12 @@ def real_or_generated(data_folder: Path | None) -> Interactions:
     if data_folder is not None:
         frame = pl.read_parquet(data_folder / "ml-1m" / "interactions.parquet").cast(pl.Int64)
         return Interactions.of(frame["user_id"].to_numpy(), frame["movie_id"].to_numpy())
-    return Clusters.generate(
-        Clusters.Config(users=900, items=300, events=60_000), np.random.default_rng(0)
-    ).interactions
+    return Toy.draw(900, 300, 60_000).interactions
 
 
 @pytest.fixture(scope="module")
 def small() -> Interactions:
-    return Clusters.generate(Clusters.Config(users=80, items=30, events=900), np.random.default_rng(0)).interactions
+    return Toy.draw(80, 30, 900).interactions
 
 
 def solve(interactions: Interactions, **options: float | int | None) -> Lists:
@@ -108,8 +106,7 @@ def test_keep_cuts_each_row(small: Interactions) -> None:
 
 
 def test_more_rows_than_one_block() -> None:
-    config = Clusters.Config(users=400, items=700, events=20_000)
-    log = Clusters.generate(config, np.random.default_rng(5)).interactions
+    log = Toy.draw(400, 700, 20_000, seed=5).interactions
     p = np.linalg.inv(gram(log) + 50 * np.eye(len(log.item_keys)))
     b = -p / np.diag(p)
     np.fill_diagonal(b, 0)

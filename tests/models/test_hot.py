@@ -12,7 +12,7 @@ from shortlist.forms import Lists
 from shortlist.models.recall.hot import DAY_MS, Hot, decayed
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles, Schema
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 SHOP = Schema.parse(
     {
@@ -66,23 +66,21 @@ def test_an_event_of_one_half_life_ago_counts_half() -> None:
 
 
 def test_the_order_does_not_depend_on_now() -> None:
-    config = Clusters.Config(users=50, items=30, events=500)
-    world = Clusters.generate(config, np.random.default_rng(1))
-    hot = Hot(Hot.Config(), Clusters.schema())
+    world = Toy.draw(50, 30, 500, seed=1)
+    hot = Hot(Hot.Config(), Toy.schema())
     today, later = (hot.solve(world.interactions, world.catalogue, world.now + days * DAY_MS) for days in (0, 20))
     assert today.items.tolist() == later.items.tolist()
 
 
 def test_the_incremental_form_equals_the_batch_at_any_now() -> None:
-    config = Clusters.Config(users=50, items=30, events=500)
-    world = Clusters.generate(config, np.random.default_rng(1))
+    world = Toy.draw(50, 30, 500, seed=1)
     events = world.interactions
     half_life_ms = 7.0 * DAY_MS
     score, since = np.zeros(30), np.full(30, events.times.min())
     for e in np.random.default_rng(2).permutation(len(events)):  # in any order: late events count right too
         i = events.items[e : e + 1]
         score[i], since[i] = decayed(score[i], since[i], np.ones(1), events.times[e : e + 1], half_life_ms)
-    hot = Hot(Hot.Config(per_user=None), Clusters.schema())
+    hot = Hot(Hot.Config(per_user=None), Toy.schema())
     for now in (world.now, world.now + 3 * DAY_MS):
         batch = table(hot.solve(events, world.catalogue, now))
         wanted = score * 0.5 ** ((now - since) / half_life_ms)

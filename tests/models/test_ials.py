@@ -18,7 +18,7 @@ from shortlist.funnel.sources.fold_in import FoldIn
 from shortlist.models.blocks import ridge as block
 from shortlist.models.recall.ials import IALS, half_step, start
 from shortlist.schema import Catalogue, Schema
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 SCHEMA = Schema.parse({})
 CONFIG = IALS.Config(dim=5, epochs=3, alpha0=0.2, lam=0.05, nu=0.7)
@@ -27,7 +27,7 @@ Real = NDArray[Any]
 
 @pytest.fixture(scope="module")
 def log() -> Interactions:
-    return Clusters.generate(Clusters.Config(users=80, items=30, events=900), np.random.default_rng(0)).interactions
+    return Toy.draw(80, 30, 900).interactions
 
 
 def solve(log: Interactions, config: IALS.Config = CONFIG) -> Vectors:

@@ -15,7 +15,7 @@ from shortlist.forms import Lists
 from shortlist.models.recall.item_cf import HOUR_MS, ItemCF
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles, Schema
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 PLAIN = Schema.parse({})
 NEUTRAL: Mapping[str, Any] = {
@@ -81,9 +81,8 @@ def brute_force(
 
 
 @pytest.fixture(scope="module")
-def world() -> Clusters:
-    config = Clusters.Config(users=60, items=40, events=900, clusters=4, days=3)
-    return Clusters.generate(config, np.random.default_rng(7))
+def world() -> Toy:
+    return Toy.draw(60, 40, 900, seed=7, days=3, categories=4)
 
 
 def test_it_is_a_solver() -> None:
@@ -96,7 +95,7 @@ def test_toml_turns_half_lives_and_the_cap_off_with_inf() -> None:
 
 
 def test_reads_what_its_weights_need() -> None:
-    schema = Clusters.schema()
+    schema = Toy.schema()
     assert ItemCF(ItemCF.Config(), schema).reads == ("actions", "item.published", "item.category")
     assert ItemCF(ItemCF.Config(same_category=0), schema).reads == ("actions", "item.published")
     assert ItemCF(ItemCF.Config(weights="binary"), schema).reads == ("actions",)
@@ -112,7 +111,7 @@ def test_cosine_by_hand() -> None:
     assert score(lists, 2, 3) == pytest.approx(1 / 3**0.5)
 
 
-def test_neutral_weights_equal_binary_cosine_by_brute_force(world: Clusters) -> None:
+def test_neutral_weights_equal_binary_cosine_by_brute_force(world: Toy) -> None:
     x = world.interactions.matrix.toarray().astype(np.float64)
     count = x.T @ x
     norm = np.sqrt(np.diag(count))
@@ -125,19 +124,19 @@ def test_neutral_weights_equal_binary_cosine_by_brute_force(world: Clusters) -> 
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.8}, {"back": 0.0}, {"position_decay": 0.0}, {"iuf": False}])
-def test_all_weights_equal_brute_force(world: Clusters, options: Mapping[str, Any]) -> None:
+def test_all_weights_equal_brute_force(world: Toy, options: Mapping[str, Any]) -> None:
     config = ItemCF.Config(**options)
     columns = world.catalogue.items.columns
     wanted = brute_force(world.interactions, config, 40, columns["published"], columns["category"])
-    got = dense(solve(world.interactions, options, world.catalogue, Clusters.schema()), 40)
+    got = dense(solve(world.interactions, options, world.catalogue, Toy.schema()), 40)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-30)
 
 
-def test_without_direction_it_is_symmetric(world: Clusters) -> None:
-    got = dense(solve(world.interactions, {"back": 1.0}, world.catalogue, Clusters.schema()), 40)
+def test_without_direction_it_is_symmetric(world: Toy) -> None:
+    got = dense(solve(world.interactions, {"back": 1.0}, world.catalogue, Toy.schema()), 40)
     np.testing.assert_allclose(got, got.T, rtol=1e-6)
     assert got.max() > 0
-    directed = dense(solve(world.interactions, {}, world.catalogue, Clusters.schema()), 40)
+    directed = dense(solve(world.interactions, {}, world.catalogue, Toy.schema()), 40)
     assert not np.allclose(directed, directed.T, rtol=1e-3)
 
 
@@ -188,7 +187,7 @@ def test_a_repeat_counts_once_at_its_latest_time() -> None:
 
 
 def test_publish_gap_and_category_by_hand() -> None:
-    schema = Clusters.schema()
+    schema = Toy.schema()
     items = {"published": np.array([0, 72, 0]) * HOUR_MS, "category": np.array(["a", "b", "a"], dtype=object)}
     catalogue = Catalogue(Catalogue.empty().users, Profiles(np.arange(3), items))
     options = {**NEUTRAL, "publish_half_life_hours": 72.0, "same_category": 0.5}
@@ -198,7 +197,7 @@ def test_publish_gap_and_category_by_hand() -> None:
 
 
 def test_unknown_publish_time_and_category_are_neutral() -> None:
-    schema = Clusters.schema()
+    schema = Toy.schema()
     items = {"published": np.array([0.0, np.nan]), "category": np.array([None, None], dtype=object)}
     catalogue = Catalogue(Catalogue.empty().users, Profiles(np.arange(2), items))
     options = {**NEUTRAL, "publish_half_life_hours": 72.0, "same_category": 0.5}
@@ -226,7 +225,7 @@ def test_more_than_64_categories_of_several_values() -> None:
     assert score(lists, 68, 1) == 1.0
 
 
-def ratings(world: Clusters) -> Interactions:
+def ratings(world: Toy) -> Interactions:
     log = world.interactions
     values = np.random.default_rng(3).integers(1, 6, len(log)).astype(np.float32)
     return Interactions(log.users, log.items, log.times, log.actions, values)
@@ -242,7 +241,7 @@ def test_adjusted_cosine_by_hand() -> None:
     assert lists.of(1)[1] == pytest.approx([5**-0.5])
 
 
-def test_adjusted_cosine_ignores_a_users_level(world: Clusters) -> None:
+def test_adjusted_cosine_ignores_a_users_level(world: Toy) -> None:
     rated = ratings(world)
     lists = solve(rated, {"weights": "rating"})
     user = rated.users[0]
@@ -258,9 +257,9 @@ def test_ratings_need_values() -> None:
 
 
 @pytest.mark.parametrize("options", [{"weights": "binary"}, {}])
-def test_lists_are_cut_at_keep_with_ties_by_smaller_key(world: Clusters, options: Mapping[str, Any]) -> None:
-    full = solve(world.interactions, options, world.catalogue, Clusters.schema())
-    short = solve(world.interactions, {**options, "keep": 7}, world.catalogue, Clusters.schema())
+def test_lists_are_cut_at_keep_with_ties_by_smaller_key(world: Toy, options: Mapping[str, Any]) -> None:
+    full = solve(world.interactions, options, world.catalogue, Toy.schema())
+    short = solve(world.interactions, {**options, "keep": 7}, world.catalogue, Toy.schema())
     for key in full.keys.tolist():
         items, scores = full.of(key)
         order = np.lexsort((items, -scores))
@@ -268,7 +267,7 @@ def test_lists_are_cut_at_keep_with_ties_by_smaller_key(world: Clusters, options
         assert short.of(key)[0].tolist() == items[:7].tolist()
 
 
-def test_normalized_lists_start_at_one(world: Clusters) -> None:
+def test_normalized_lists_start_at_one(world: Toy) -> None:
     plain, normal = (solve(world.interactions, {"normalize": on}) for on in (False, True))
     assert np.all(normal.scores[normal.offsets[:-1]] == 1)
     assert normal.items.tolist() == plain.items.tolist()

@@ -1,6 +1,6 @@
 """The server shows what the offline funnel shows: same release, same moment, same items, scores and order.
 
-Uses a generated log, so that it runs anywhere: taste clusters, hot and item-to-item channels fitted on all of it.
+Uses a generated log, so that it runs anywhere: a small world, hot and item-to-item channels fitted on all of it.
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from shortlist.models.recall.item_cf import ItemCF
 from shortlist.schema import Schema
 from shortlist.serving.engine import Engine
 from shortlist.serving.http import application
-from shortlist.simulation.clusters import Clusters
+from shortlist.simulation.toy import Toy
 
 PROJECT: dict[str, Any] = {
-    "schema": plain(Clusters.schema()),
+    "schema": plain(Toy.schema()),
     "recall": [{"name": "similar", "use": "item_cf", "quota": 60}, {"name": "popular", "use": "hot", "quota": 40}],
     "rerank": {"use": "mmr", "theta": 0.8, "rules": [{"at_most": 3, "of": "category", "per": 5}]},
     "merge": {"use": "rrf"},
@@ -40,22 +40,22 @@ PROJECT: dict[str, Any] = {
 class Both(NamedTuple):
     client: TestClient
     funnels: dict[str, Funnel]
-    world: Clusters
+    world: Toy
     events: Interactions
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("project")
-    world = Clusters.generate(Clusters.Config(users=120, items=90, events=3000), np.random.default_rng(7))
+    world = Toy.draw(120, 90, 3000, seed=7)
     log = EventLog(folder / "log.db")
     users = log.register("user", pl.Series([f"u{n}" for n in range(120)]))
     items = log.register("item", pl.Series([f"i{n}" for n in range(90)]))
     log.reserve(3000)
     config = parse(PROJECT)
     models: dict[str, Any] = {
-        "similar": ItemCF(ItemCF.Config(), Clusters.schema()),
-        "popular": Hot(Hot.Config(), Clusters.schema()),
+        "similar": ItemCF(ItemCF.Config(), Toy.schema()),
+        "popular": Hot(Hot.Config(), Toy.schema()),
     }
     for name, model in models.items():
         form = model.solve(world.interactions, world.catalogue, world.now)
@@ -87,7 +87,7 @@ def offline(both: Both, users: list[int], scene: str, n: int) -> Slates:
     """The batch an evaluation would run, strictly."""
     keys = np.array(users, dtype=np.int64)
     now = np.full(len(keys), both.world.now)
-    requests = make(keys, now, n, both.events.histories(keys), Clusters.schema(), both.world.catalogue)
+    requests = make(keys, now, n, both.events.histories(keys), Toy.schema(), both.world.catalogue)
     return both.funnels[scene].run(requests, strict=True)
 
 

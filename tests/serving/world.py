@@ -17,12 +17,14 @@ from shortlist import artifact
 from shortlist.artifact import Release, Releases
 from shortlist.config import ProjectConfig, ServeConfig, parse, plain
 from shortlist.events.log import EventLog
+from shortlist.features.state import Service
 from shortlist.feedback.follow import state
 from shortlist.forms import Lists
 from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.serving.engine import Engine
 from shortlist.store.base import State
 from shortlist.store.memory import Memory
+from shortlist.store.states import States
 
 NOW = 1_767_225_600_000  # 2026-01-01 00:00:00 UTC
 HOUR_MS = 3_600_000
@@ -138,12 +140,15 @@ class Users:
     def __init__(self, release: Release, log: EventLog) -> None:
         self.schema = Schema.parse(release.document["schema"])
         self.log = log
-        self.store = Memory(Memory.Config(), self.schema)
+        self.store = States(Memory(), Service((), self.schema), release.catalogue)
         self.store.load(release.table("histories"), release.document["offset"])
         self.closed = False
 
     def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
         return state(self.log, self.store, self.schema, users, now)
+
+    def known(self) -> None:
+        return None
 
     def close(self) -> None:
         self.closed = True

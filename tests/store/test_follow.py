@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 
 from shortlist.errors import DataError
 from shortlist.events.log import Event, EventLog
+from shortlist.features.state import Service
 from shortlist.feedback.follow import Follower, follow, state
-from shortlist.schema import Schema
+from shortlist.schema import Catalogue, Schema
+from shortlist.store import States
+from shortlist.store.blobs import Change
+from shortlist.store.lmdb import Lmdb
 from shortlist.store.memory import Memory
 
 NOW = 1_767_225_600_000
@@ -24,8 +30,8 @@ def log(tmp_path: Path) -> EventLog:
 
 
 @pytest.fixture
-def store() -> Memory:
-    return Memory(Memory.Config(), SCHEMA)
+def store() -> States:
+    return States(Memory(), Service((), SCHEMA), Catalogue.empty())
 
 
 def send(log: EventLog, *rows: tuple[str, str, str, int]) -> None:
@@ -34,14 +40,14 @@ def send(log: EventLog, *rows: tuple[str, str, str, int]) -> None:
     assert {outcome.status for outcome in log.append(events, SCHEMA.action_names, NOW)} == {"accepted"}
 
 
-def test_a_store_follows_the_log_in_steps(log: EventLog, store: Memory) -> None:
+def test_a_store_follows_the_log_in_steps(log: EventLog, store: States) -> None:
     send(log, *(("u", f"i{n}", "click", 100 - n) for n in range(5)))
     assert [follow(log, store, limit=2) for _ in range(4)] == [2, 2, 1, 0]
     assert store.offset == 5
     assert store.read(np.array([0]), NOW).history.items.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_click_counts_in_the_next_request(log: EventLog, store: Memory) -> None:
+def test_a_click_counts_in_the_next_request(log: EventLog, store: States) -> None:
     send(log, ("ann", "a", "click", 30), ("bob", "b", "click", 30), ("ann", "c", "seen", 30))
     follow(log, store)
     send(log, ("ann", "d", "click", 0), ("bob", "a", "seen", 20), ("ann", "late", "click", 40))
@@ -60,7 +66,7 @@ def test_a_click_counts_in_the_next_request(log: EventLog, store: Memory) -> Non
     assert held.shown.items.tolist() == made.shown.items.tolist()
 
 
-def test_the_overlay_minds_the_time_and_the_last(log: EventLog, store: Memory) -> None:
+def test_the_overlay_minds_the_time_and_the_last(log: EventLog, store: States) -> None:
     send(log, ("u", "a", "click", 30), ("u", "b", "click", 20))
     follow(log, store)
     send(log, ("u", "c", "click", 10), ("u", "d", "click", 0))
@@ -69,14 +75,14 @@ def test_the_overlay_minds_the_time_and_the_last(log: EventLog, store: Memory) -
     assert state(log, store, SCHEMA, users, NOW, last=3).history.items.tolist() == [1, 2, 3]
 
 
-def test_equal_times_stand_in_the_order_of_the_log(log: EventLog, store: Memory) -> None:
+def test_equal_times_stand_in_the_order_of_the_log(log: EventLog, store: States) -> None:
     send(log, ("u", "b", "click", 5), ("u", "a", "click", 5))
     follow(log, store)
     send(log, ("u", "d", "click", 5), ("u", "c", "click", 5))
     assert state(log, store, SCHEMA, np.array([0]), NOW).history.items.tolist() == [0, 1, 2, 3]
 
 
-def test_state_is_the_same_whatever_the_follower_has_done(log: EventLog, store: Memory) -> None:
+def test_state_is_the_same_whatever_the_follower_has_done(log: EventLog, store: States) -> None:
     rng = np.random.default_rng(9)
     for _ in range(20):
         rows = rng.integers(0, 50, (10, 3))
@@ -92,7 +98,7 @@ def test_state_is_the_same_whatever_the_follower_has_done(log: EventLog, store: 
     assert len(want.history.items) + len(want.shown.items) == 200
 
 
-def test_imported_events_come_before_live_ones(log: EventLog, store: Memory) -> None:
+def test_imported_events_come_before_live_ones(log: EventLog, store: States) -> None:
     log.register("user", pl.Series(["u"]))
     log.register("item", pl.Series(["a", "b"]))
     log.reserve(2)
@@ -111,7 +117,7 @@ def wait_for(follower: Follower, *, lag: int = 0) -> None:
     assert follower.lag <= lag
 
 
-def test_a_follower_catches_up_while_others_write(log: EventLog, store: Memory) -> None:
+def test_a_follower_catches_up_while_others_write(log: EventLog, store: States) -> None:
     follower = Follower(log, store, every_ms=5, limit=7).start()
 
     def write(writer: int) -> None:
@@ -143,14 +149,15 @@ class Failing(Memory):
 
     broken = True
 
-    def apply(self, events: pl.DataFrame, offset: int) -> None:
+    def put(self, changes: Mapping[str, Change], offset: int, *, replace: bool = False) -> None:
         if self.broken:
             raise DataError("the disk is full", where="store", hint="free some space")
-        super().apply(events, offset)
+        super().put(changes, offset, replace=replace)
 
 
 def test_a_follower_outlives_a_failing_store(log: EventLog, caplog: pytest.LogCaptureFixture) -> None:
-    store = Failing(Memory.Config(), SCHEMA)
+    blobs = Failing()
+    store = States(blobs, Service((), SCHEMA), Catalogue.empty())
     send(log, ("u", "a", "click", 0))
     follower = Follower(log, store, every_ms=2).start()
     until = time.monotonic() + 20
@@ -163,8 +170,52 @@ def test_a_follower_outlives_a_failing_store(log: EventLog, caplog: pytest.LogCa
     assert said == [
         "the store does not follow the log: store: the disk is full (free some space)"
     ]  # once, not every time
-    store.broken = False
+    blobs.broken = False
     wait_for(follower)
     follower.stop()
     assert follower.error is None
     assert store.read(np.array([0]), NOW).history.items.tolist() == [0]
+
+
+def test_an_erased_user_is_a_stranger_at_once(log: EventLog, store: States) -> None:
+    send(log, ("ann", "a", "click", 30), ("bob", "b", "click", 30))
+    follow(log, store)
+    send(log, ("ann", "c", "click", 20))
+    log.erase("ann", NOW)
+    made = state(log, store, SCHEMA, np.array([0, 1, -1]), NOW)  # nobody has followed yet
+    assert made.history.offsets.tolist() == [0, 0, 1, 1]
+    assert made.history.items.tolist() == [1]
+
+
+def test_of_two_followers_one_writes_and_the_other_takes_over(tmp_path: Path, log: EventLog) -> None:
+    def opened() -> States:
+        return States(Lmdb(tmp_path / "store", "f" * 64), Service((), SCHEMA), Catalogue.empty())
+
+    send(log, ("u", "a", "click", 30))
+    with closing(opened().blobs), ExitStack() as stack:
+        followers = [Follower(log, opened(), every_ms=5).start() for _ in range(2)]
+        for one in followers:
+            stack.callback(one.store.blobs.close)
+        wait_for(followers[0])
+        time.sleep(0.05)
+        assert sorted(one.writes for one in followers) == [False, True]
+        assert [one.error for one in followers] == [None, None]
+        first = next(one for one in followers if one.writes)
+        other = next(one for one in followers if not one.writes)
+        first.stop()
+        first.store.blobs.leave()
+        send(log, ("u", "b", "click", 20))
+        wait_for(other)
+        assert other.writes
+        assert other.store.read(np.array([0]), NOW).history.items.tolist() == [0, 1]
+        other.stop()
+
+
+def test_a_follower_fills_an_empty_store_first(log: EventLog, caplog: pytest.LogCaptureFixture) -> None:
+    send(log, *(("u", f"i{n}", "click", 1000 - n) for n in range(100)))
+    blobs = Memory()
+    follower = Follower(log, States(blobs, Service((), SCHEMA), Catalogue.empty()), every_ms=5, limit=10).start()
+    wait_for(follower)
+    follower.stop()
+    assert follower.store.read(np.array([0]), NOW).history.items.tolist() == list(range(100))
+    assert blobs.sizes()["about"] == (1, 1)  # what only a backfill notes where nobody was erased

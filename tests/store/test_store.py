@@ -1,7 +1,8 @@
-"""What every store must do: add a home to `HOMES` and it is held to the same."""
+"""What a store tells of users, whatever its home: histories in order, late events, caps, offsets."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from shortlist.candidates import Ragged
 from shortlist.errors import DataError
-from shortlist.schema import Schema
-from shortlist.store import State, Store
+from shortlist.features.state import Caps, Service
+from shortlist.schema import Catalogue, Schema
+from shortlist.store import Blobs, State, States
+from shortlist.store.lmdb import Lmdb
 from shortlist.store.memory import Memory
 
 SCHEMA = Schema.parse(
@@ -23,15 +26,27 @@ SCHEMA = Schema.parse(
 )
 LATER = 10**15
 
-Home = Callable[[Path, int], Store]
-HOMES: dict[str, Home] = {
-    "memory": lambda _, cap: Memory(Memory.Config(history=cap, shown=cap), SCHEMA),
+Home = Callable[[Path, int], States]
+HOMES: dict[str, Callable[[Path], Blobs]] = {
+    "memory": lambda _: Memory(),
+    "lmdb": lambda folder: Lmdb(folder, "f" * 64),
 }
 
 
+def opened(name: str, folder: Path, cap: int) -> States:
+    return States(HOMES[name](folder), Service((), SCHEMA, Caps(history=cap, shown=cap)), Catalogue.empty())
+
+
 @pytest.fixture(params=HOMES)
-def home(request: pytest.FixtureRequest) -> Home:
-    return HOMES[request.param]
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    with ExitStack() as stack:
+
+        def make(folder: Path, cap: int) -> States:
+            store = opened(request.param, folder, cap)
+            stack.enter_context(closing(store.blobs))
+            return store
+
+        yield make
 
 
 def frame(*rows: tuple[int, int, int, str, int]) -> pl.DataFrame:
@@ -47,7 +62,7 @@ def told(ragged: Ragged) -> list[list[tuple[int, int, int]]]:
     return [rows[low:high] for low, high in pairwise(ends)]
 
 
-def ask(store: Store, *users: int, now: int = LATER, last: int | None = None) -> State:
+def ask(store: States, *users: int, now: int = LATER, last: int | None = None) -> State:
     return store.read(np.array(users, dtype=np.int64), now, last)
 
 
@@ -221,7 +236,7 @@ def test_any_order_and_any_batches_end_in_the_same_state(
     """Times are out of order as it comes; some of it is loaded, the rest applied in batches, one of them twice."""
     log = [(n + 1, *row) for n, row in enumerate(rows)]
     users = np.arange(5)
-    store = HOMES[name](tmp_path_factory.mktemp("store"), cap)
+    store = opened(name, tmp_path_factory.mktemp("store"), cap)
     store.load(frame(*log[:loaded]))
     ends = sorted({min(c, len(log)) for c in cuts} | {len(log)})
     start = min(loaded, len(log))
@@ -232,6 +247,7 @@ def test_any_order_and_any_batches_end_in_the_same_state(
     made = store.read(users, LATER)
     assert [items(made.history), items(made.shown)] == plain(log, users, cap)
     assert store.offset == len(log)
+    store.blobs.close()
 
 
 @pytest.fixture

@@ -1,11 +1,28 @@
-"""Negatives from the catalogue."""
+"""Negatives: what is drawn, how often, and what is said of it."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from shortlist.errors import DataError
-from shortlist.training.negatives import Sampler, avoiding
+from shortlist.training.negatives import (
+    Alike,
+    Asked,
+    Blend,
+    Catalogued,
+    Drawn,
+    InBatch,
+    Mixed,
+    Negatives,
+    Sampler,
+    avoiding,
+    irrelevant,
+    keep_probability,
+    ranked,
+    rejected,
+)
 
 COUNTS = np.array([100, 50, 20, 10, 5, 0])
 
@@ -66,3 +83,156 @@ def test_an_empty_catalogue_has_no_negatives() -> None:
     with pytest.raises(DataError) as error:
         Sampler([])
     assert str(error.value) == "negatives: no item to draw negatives from (the catalogue is empty)"
+
+
+# ------------------------------------------------------------------------------------- the suite, by one call
+
+N = len(COUNTS)
+EVERY = Catalogued(Sampler(COUNTS))
+
+
+def asked(wanted: list[int], known: list[list[int]] | None = None, times: int = 1) -> Asked:
+    """The same examples many times over; users are counted from 0."""
+    rows = np.tile(np.array(known if known is not None else [[0]] * len(wanted)), (times, 1))
+    return Asked(np.tile(np.arange(len(wanted)), times), np.tile(np.array(wanted), times), rows)
+
+
+def scores(users: Any) -> Any:
+    """A user's taste: user 0 likes items in the order of their ids, user 1 in the opposite one."""
+    up = -np.arange(N, dtype=np.float64)
+    return np.stack([up, -up])[np.minimum(users, 1)]
+
+
+def brute(users: Any) -> Any:
+    """Every item by a full sort: the search to compare with."""
+    return np.argsort(-scores(users), axis=1, kind="stable") + 2
+
+
+def fits(drawn: Drawn, p: Any) -> bool:
+    """Whether draws of examples that are all alike follow p over the items."""
+    found = np.bincount(drawn.ids.ravel() - 2, minlength=N)
+    assert (found[p == 0] == 0).all()
+    return (p > 0).sum() == 1 or bool(stats.chisquare(found[p > 0], found.sum() * p[p > 0]).pvalue > 1e-3)
+
+
+HARD = ranked(brute, EVERY, low=2, high=4)
+GROUP = np.array([0, 0, 0, 1, 1, -1])
+# teacher and click model of one user: items 2, 3, 4 are clicked a lot, 3 and 4 are about something else
+CLICKED = np.array([0.9, 0.8, 0.7, 0.1, 0.1, 0.1])
+ABOUT = np.array([0.9, 0.1, 0.2, 0.1, 0.9, 0.9])
+WRONG = irrelevant(brute, lambda users, ids: CLICKED[ids - 2], lambda users, ids: ABOUT[ids - 2], EVERY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "known", "p"),
+    [
+        (EVERY, 2, [0], np.array([0, 1, 1, 1, 1, 1]) / 5),
+        # 20 + 10 + 5 + 1 = 36 once items 2 (wanted) and 3 (known) are out
+        (Catalogued(Sampler(COUNTS, 1.0)), 2, [3], np.array([0, 0, 20, 10, 5, 1]) / 36),
+        (Catalogued(Sampler(COUNTS, 0.75)), 7, [0], np.append(COUNTS[:5] ** 0.75 / (COUNTS[:5] ** 0.75).sum(), 0)),
+        # ranks 2 to 4 are items 3, 4, 5; 4 is known
+        (HARD, 2, [4], np.array([0, 1, 0, 1, 0, 0]) / 2),
+        # of the group of 2 there are 3 and 4 left
+        (Alike(GROUP, EVERY), 2, [0], np.array([0, 1, 1, 0, 0, 0]) / 2),
+        (Alike(GROUP, EVERY), 5, [0], np.array([0, 0, 0, 0, 1, 0])),
+        (WRONG, 2, [0], np.array([0, 1, 1, 0, 0, 0]) / 2),
+        (rejected(lambda users: np.array([[6, 7, 0]] * len(users)), EVERY), 2, [0], np.array([0, 0, 0, 0, 1, 1]) / 2),
+        # one hard draw (items 3, 4, 5) to three easy ones (3 to 7): 1/4 * 1/3 + 3/4 * 1/5 = 7/30, else 3/20
+        (Blend(EVERY, HARD, 3.0), 2, [0], np.array([0, 7 / 30, 7 / 30, 7 / 30, 3 / 20, 3 / 20])),
+    ],
+)  # fmt: skip
+def test_every_kind_draws_as_it_declares(
+    kind: Negatives, wanted: int, known: list[int], p: Any, rng: np.random.Generator
+) -> None:
+    """Oracles 1, 2 and 5: draws by chi-square, log q by the declared probability, nothing barred."""
+    many = asked([wanted], [known], times=20_000)
+    drawn = kind.sample(many, 2, rng)
+    assert drawn.ids.shape == drawn.log_q.shape == (20_000, 2)
+    assert drawn.stuck == 0
+    assert fits(drawn, p)
+    assert np.exp(drawn.log_q) == pytest.approx(p[drawn.ids - 2], rel=1e-5)
+    ids = np.tile(np.arange(2, 8), (20_000, 1))
+    assert kind.probability(many, ids) == pytest.approx(np.tile(p, (20_000, 1)), rel=1e-9)
+
+
+def test_hot_items_are_negatives_more_often_and_positives_less_often(rng: np.random.Generator) -> None:
+    """Oracle 3: the direction."""
+    drawn = Catalogued(Sampler(COUNTS, 0.75)).sample(asked([0], times=40_000), 1, rng)
+    assert (np.diff(np.bincount(drawn.ids.ravel() - 2, minlength=N)) < 0).all()
+    # 90 of 100 events: f = 0.9, t = 0.1: sqrt(1/9) + 1/9 = 4/9; 10 of 100: 1 + 1, capped
+    assert keep_probability([90, 10, 0], 0.1) == pytest.approx([4 / 9, 1, 1])
+    assert (np.diff(keep_probability(COUNTS, 1e-3)) > 0).all()
+
+
+def test_hard_ones_lie_inside_the_window_of_a_brute_force_search(rng: np.random.Generator) -> None:
+    """Oracle 4, for two users of opposite taste."""
+    two = asked([2, 3], times=500)
+    drawn = ranked(brute, EVERY, low=3, high=5).sample(two, 4, rng)
+    rank = np.argmax(brute(two.users)[:, None, :] == drawn.ids[:, :, None], axis=2) + 1
+    assert rank.min() == 3
+    assert rank.max() == 5
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ranked(brute, EVERY, low=2, high=3),  # both are known
+        ranked(brute, EVERY, low=7, high=9),  # there are six items
+        Alike(GROUP, EVERY),  # the whole group is known
+        rejected(lambda users: np.zeros((len(users), 2), dtype=np.int64), EVERY),
+    ],
+)
+def test_an_exhausted_pool_falls_back_and_is_reported(kind: Negatives, rng: np.random.Generator) -> None:
+    """Oracle 5: what is left of the catalogue is 5, 6, 7."""
+    drawn = kind.sample(asked([2], [[3, 4]], times=3000), 2, rng)
+    assert drawn.stuck == 3000
+    assert fits(drawn, np.array([0, 0, 0, 1, 1, 1]) / 3)
+    assert drawn.log_q == pytest.approx(np.full((3000, 2), np.log(1 / 3)), rel=1e-6)
+
+
+def test_a_group_that_is_nearly_known_is_written_out(rng: np.random.Generator) -> None:
+    """One of 5,000 members is free: drawing again would hardly find it."""
+    group = np.zeros(5000, dtype=np.int64)
+    known = np.arange(3, 5001)[None, :]
+    one = Asked(np.array([0]), np.array([2]), known)
+    drawn = Alike(group, Catalogued(Sampler(np.ones(5000)))).sample(one, 3, rng)
+    assert drawn.ids.tolist() == [[5001] * 3]
+    assert drawn.log_q == pytest.approx(np.zeros((1, 3)))
+
+
+def test_mixed_without_draws_is_in_batch(rng: np.random.Generator) -> None:
+    """Oracle 6. Columns are 2, 3, 3; each example has those that are not its own, expected 3 times their share."""
+    share = np.array([0.5, 0.3, 0.2, 0, 0, 0])
+    three = asked([2, 3, 3])
+    batch = InBatch(share).sample(three, 50, rng)
+    none = Mixed(share).sample(three, 0, rng)
+    assert batch.ids.tolist() == none.ids.tolist() == [[0, 3, 3], [2, 0, 0], [2, 0, 0]]
+    assert batch.log_q.tolist() == none.log_q.tolist()
+    assert batch.log_q[0, 1] == pytest.approx(np.log(3 * 0.3))
+    assert batch.log_q[1, 0] == pytest.approx(np.log(3 * 0.5))
+
+
+def test_columns_of_mixed_are_there_as_often_as_declared(rng: np.random.Generator) -> None:
+    """Columns of each item per batch, on average over batches whose examples want 2 with 3/4 and 3 with 1/4."""
+    share, rounds = np.array([0.75, 0.25, 0, 0, 0, 0]), 4000
+    found = np.zeros(N)
+    for _ in range(rounds):
+        wanted = rng.choice([2, 3], 4, p=[0.75, 0.25])
+        drawn = Mixed(share).sample(Asked(np.arange(5), np.append(wanted, 0), np.zeros((5, 1), dtype=np.int64)), 3, rng)
+        found += np.bincount(drawn.ids[4], minlength=N + 2)[2:]
+    # 4 wanted and 3 drawn out of 6: 4 * 0.75 + 0.5, 4 * 0.25 + 0.5, 0.5 each; the fifth, who looks on, wants nothing
+    declared = Mixed(share, 3).probability(asked([0] * 4), np.tile(np.arange(2, 8), (4, 1)))[0]
+    assert declared == pytest.approx([3.5, 1.5, 0.5, 0.5, 0.5, 0.5])
+    assert found / rounds == pytest.approx([3.5, 1.5, 0.5, 0.5, 0.5, 0.5], abs=0.05)
+
+
+def test_who_has_no_column_left_is_stuck(rng: np.random.Generator) -> None:
+    drawn = InBatch(np.full(N, 1 / N)).sample(asked([2, 2], [[0], [0]]), 0, rng)
+    assert drawn.ids.tolist() == [[0, 0], [0, 0]]
+    assert drawn.stuck == 2
+
+
+def test_same_dice_same_suite() -> None:
+    for kind in (EVERY, HARD, Alike(GROUP, EVERY), WRONG, Blend(EVERY, HARD), Mixed(np.full(N, 1 / N))):
+        one, two = (kind.sample(asked([2, 3]), 4, np.random.default_rng(9)) for _ in range(2))
+        assert one.ids.tolist() == two.ids.tolist()

@@ -21,7 +21,7 @@ TASKS = ("click", "like")
 
 
 def test_the_folder_holds_objectives_only() -> None:
-    assert catalogue("shortlist.training.objectives") == ("bce", "pairwise", "pointwise", "softmax")
+    assert catalogue("shortlist.training.objectives") == ("bce", "infonce", "pairwise", "pointwise", "softmax")
 
 
 # ---------------------------------------------------------------------------------------------- pairwise

@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import click
 
@@ -22,6 +22,7 @@ __all__ = ["command"]
 def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json: bool) -> None:
     """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
     from shortlist.evaluation import outcome
+    from shortlist.evaluation.data_report import plain
     from shortlist.evaluation.project import digest, evaluate, open_data, train, trained
     from shortlist.evaluation.report import write_map, write_report
 
@@ -42,13 +43,16 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json
     reports = project.home / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     recipe = {"on": on, **found.recipe}
-    every = {
+    every: dict[str, Any] = {
         "about": digest(data),
         "recipe": recipe,
         "figures": figures,
         "cohorts": outcome.cohort_figures(found, project.config.seed),
         "stages": outcome.stage_figures(found, project.config.seed),
     }
+    drift = outcome.data_report(data, part, project.config.seed)
+    if drift is not None:
+        every["features"] = plain(drift)
     (reports / "metrics.json").write_text(json.dumps(every), encoding="utf-8")
     started = time.perf_counter()
     page = outcome.item_map_page(data, part, project.config.seed) if mapped else None
@@ -59,8 +63,9 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json
     else:
         (reports / "map.html").unlink(missing_ok=True)  # of an earlier evaluation
     told = outcome.report(
-        found, project.config, data.catalogue.items.keys, took, outcome.runs(data, part), "map.html" if page else None
-    )
+        found, project.config, data.catalogue.items.keys, took, outcome.runs(data, part), "map.html" if page else None,
+        drift,
+    )  # fmt: skip
     write_report(told, reports / "report.html")
     say(f"report: {reports / 'report.html'}")
     if as_json:

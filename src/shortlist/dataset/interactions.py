@@ -1,8 +1,9 @@
 """Interactions: what a solver learns from. E events as columns of keys, sorted by (user, time, log offset)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ __all__ = ["Interactions"]
 class Interactions:
     """`users`, `items` int64 keys, `times` int64 ms, `actions` int16 codes, `values` float32 (NaN where none), all [E].
 
-    Build with `Interactions.of`, which sorts. Keys may have gaps; `matrix` compacts them.
+    `log_offsets` int64 [E] is the order in which the log came to know them, `context` holds columns [E] of raw values
+    by name. Build with `Interactions.of`, which sorts. Keys may have gaps; `matrix` compacts them.
     """
 
     users: NDArray[np.int64]
@@ -25,6 +27,12 @@ class Interactions:
     times: NDArray[np.int64]
     actions: NDArray[np.int16]
     values: NDArray[np.float32]
+    log_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    context: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.log_offsets) != len(self.users):  # columns alone: their own order is all that is known
+            object.__setattr__(self, "log_offsets", np.arange(len(self.users)))
 
     @classmethod
     def of(
@@ -34,20 +42,30 @@ class Interactions:
         times: NDArray[np.int64] | None = None,
         actions: NDArray[np.int16] | None = None,
         values: NDArray[np.float32] | None = None,
+        log_offsets: NDArray[np.int64] | None = None,
+        context: Mapping[str, NDArray[Any]] | None = None,
     ) -> "Interactions":
-        """From columns in log order; sorts by (user, time), equal times staying in log order."""
+        """From columns in log order; sorts by (user, time), equal times staying in log order. Without `log_offsets`
+        events count from 0."""
         n = len(users)
         times = np.zeros(n, dtype=np.int64) if times is None else times
         actions = np.zeros(n, dtype=np.int16) if actions is None else actions
         values = np.full(n, np.nan, dtype=np.float32) if values is None else values
+        log_offsets = np.arange(n) if log_offsets is None else log_offsets
         order = np.lexsort((times, users))
-        return cls(users[order], items[order], times[order], actions[order], values[order])
+        there = {name: column[order] for name, column in (context or {}).items()}
+        return cls(
+            users[order], items[order], times[order], actions[order], values[order], log_offsets[order], there
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.users)
 
     def where(self, mask: NDArray[np.bool_]) -> "Interactions":
-        return Interactions(self.users[mask], self.items[mask], self.times[mask], self.actions[mask], self.values[mask])
+        return Interactions(
+            self.users[mask], self.items[mask], self.times[mask], self.actions[mask], self.values[mask],
+            self.log_offsets[mask], {name: column[mask] for name, column in self.context.items()},
+        )  # fmt: skip
 
     def liked(self, weights: NDArray[np.float32]) -> "Interactions":
         """Only events whose action has a weight above zero; `weights` by action code, as `Schema.weights`."""
@@ -108,10 +126,22 @@ class Interactions:
         x_UI.data[:] = 1
         return cast(sparse.csr_array, x_UI)
 
-    def histories(self, users: NDArray[np.int64]) -> Ragged:
-        """Events of each asked user [R], oldest first; an unknown user has none."""
+    def histories(
+        self,
+        users: NDArray[np.int64],
+        until: NDArray[np.int64] | None = None,
+        as_of: NDArray[np.int64] | None = None,
+    ) -> Ragged:
+        """Events of each asked user [R], oldest first; an unknown user has none. Only those of times up to `until` [R]
+        and of log offsets up to `as_of` [R], where these are given."""
         low, high = np.searchsorted(self.users, users, "left"), np.searchsorted(self.users, users, "right")
         counts = high - low
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         at = np.arange(offsets[-1]) + np.repeat(low - offsets[:-1], counts)
-        return Ragged(offsets, self.items[at], self.times[at], self.actions[at])
+        events = Ragged(offsets, self.items[at], self.times[at], self.actions[at])
+        known = np.ones(len(at), dtype=bool)
+        if until is not None:
+            known &= events.times <= until[events.owners]
+        if as_of is not None:
+            known &= self.log_offsets[at] <= as_of[events.owners]
+        return events if until is None and as_of is None else events.where(known)

@@ -1,13 +1,16 @@
-"""A project's log as interactions: keys, times, actions as codes of the schema."""
+"""A project's log as interactions: keys, times, actions as codes of the schema, log offsets and context."""
+
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from shortlist.config import Project
 from shortlist.dataset.interactions import Interactions
 from shortlist.events import workspace
 
-__all__ = ["interactions"]
+__all__ = ["interactions", "joinable"]
 
 
 def interactions(project: Project) -> Interactions:
@@ -15,10 +18,11 @@ def interactions(project: Project) -> Interactions:
 
     Raises DataError when nothing was imported.
     """
-    names = workspace.schema(project).action_names
+    schema = workspace.schema(project)
+    names = schema.action_names
     known = workspace.events(project).filter(pl.col("action").is_in(list(names)))
     code = pl.col("action").replace_strict(list(names), list(range(len(names))), return_dtype=pl.Int16)
-    columns = known.select("offset", "user", "item", "time_ms", "value", code=code)
+    columns = known.select("offset", "user", "item", "time_ms", "value", *schema.context, code=code)
     frame = columns.collect(engine="streaming").sort("offset")
     return Interactions.of(
         frame["user"].to_numpy(),
@@ -26,4 +30,22 @@ def interactions(project: Project) -> Interactions:
         frame["time_ms"].to_numpy(),
         frame["code"].to_numpy(),
         frame["value"].fill_null(np.nan).to_numpy(),
+        frame["offset"].to_numpy(),
+        {name: _raw(frame[name]) for name in schema.context},
     )
+
+
+def joinable(project: Project) -> pl.DataFrame:
+    """What `logged.join` needs of every event: offset, user, item, action, value, time_ms, request_id, event_id."""
+    names = ("offset", "user", "item", "action", "value", "time_ms", "request_id", "event_id")
+    return workspace.events(project).select(names).collect(engine="streaming")
+
+
+def _raw(column: pl.Series) -> NDArray[Any]:
+    """Numbers with NaN, or objects with None, where a value is missing."""
+    if column.dtype.is_numeric():
+        numbers: NDArray[Any] = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        return numbers
+    values = np.empty(len(column), dtype=object)
+    values[:] = column.to_list()
+    return values

@@ -29,7 +29,8 @@ class Pairs:
     weight. Before means strictly earlier: what a log writes at one moment (a click and its like, ratings sent as one
     form) came from one page, its order inside says nothing, and half of it would give away the other. A log without
     times has only its order: `ties = "log"`. `where` [E] says which events may be examples, the rest being history
-    alone; `context` holds columns [E] of requests by name.
+    alone; `context` holds columns [E] of requests by name, by default those of the log. `known` answers for the
+    project's features.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Pairs:
         ties: Literal["time", "log"] = "time",
         where: NDArray[np.bool_] | None = None,
         context: Mapping[str, NDArray[Any]] | None = None,
+        known: Any = None,
     ) -> None:
         """Raises DataError when no event is left to learn from."""
-        self.assembler, self.last = assembler, last
+        self.assembler, self.last, self.known = assembler, last, known
         interest = assembler.schema.weights[interactions.actions] > 0
         self.events = interactions.where(interest)
-        self.context = {name: column[interest] for name, column in (context or {}).items()}
+        columns = interactions.context if context is None else context
+        self.context = {name: column[interest] for name, column in columns.items()}
         places = np.arange(len(self.events))
         turn = np.ones(len(self.events), dtype=bool)
         turn[1:] = self.events.users[1:] != self.events.users[:-1]
@@ -85,7 +88,7 @@ class Pairs:
         log, none = self.events, Ragged.empty(len(at))
         history = Ragged(offsets, log.items[steps], log.times[steps], log.actions[steps])
         context = {name: column[at] for name, column in self.context.items()}
-        return Requests(log.users[at], log.times[at], 1, history, none, none, context)
+        return Requests(log.users[at], log.times[at], 1, history, none, none, context, known=self.known)
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Examples by place, one request and one row each, with weights."""

@@ -22,7 +22,7 @@ from shortlist.features.assemble import Assembler
 from shortlist.features.hashing import mix
 from shortlist.schema import Sample, Schema
 
-__all__ = ["Ranking", "Outcomes", "Examples", "OBSERVED", "RECALLED", "UNIFORM"]
+__all__ = ["Ranking", "Outcomes", "Examples", "labelled", "picked", "OBSERVED", "RECALLED", "UNIFORM"]
 
 OBSERVED, RECALLED, UNIFORM = range(3)  # where a row is from: the log, the request's candidates, the catalogue
 TRIES = 16  # draws for one uniform negative before it is given up: the user has met nearly everything
@@ -48,10 +48,7 @@ class Outcomes:
     def of(cls, events: Interactions, requests: Requests, schema: Schema, window_ms: int | None = None) -> "Outcomes":
         """Events of each request's user from its moment on, for `window_ms` where that is given.
 
-        `positive` of a task reads, of a pair: each action's name (whether it happened), `<action>.value` and `value`
-        (the last one given, of that action or of any), `time_ms` (of the first event). Its result is the label: true is
-        1, a number stays. A task on an action is labelled where that happened, a sampled one everywhere, and none
-        where the result is missing. Raises ConfigError for an expression that does not fit.
+        Labels are those of `labelled`. Raises ConfigError for an expression that does not fit.
         """
         low = _place(events, requests.users, requests.now)
         until = np.full(len(requests), np.iinfo(np.int64).max) if window_ms is None else requests.now + window_ms
@@ -59,21 +56,51 @@ class Outcomes:
         owners, at = _slices(low, high)
         codes = owners * (int(events.items.max(initial=0)) + 1) + events.items[at]
         _, first, pair = np.unique(codes, return_index=True, return_inverse=True)
-        columns: dict[str, NDArray[Any]] = {"value": _last(pair, events.values[at], len(first))}
-        columns["time_ms"] = events.times[at][first]
-        for code, name in enumerate(schema.action_names):
-            mine = events.actions[at] == code
-            columns[name] = np.bincount(pair[mine], minlength=len(first)) > 0
-            columns[f"{name}.value"] = _last(pair[mine], events.values[at][mine], len(first))
-        labels = np.zeros((len(first), len(schema.tasks)), dtype=np.float32)
-        valid = np.zeros(labels.shape, dtype=bool)
-        for n, (name, task) in enumerate(schema.tasks.items()):
-            result = Expression.parse(task.positive, f"schema.tasks.{name}.positive")(columns, len(first))
-            label = result.astype(np.float32)
-            valid[:, n] = np.isfinite(label) & (columns[task.on] if isinstance(task.on, str) else True)
-            labels[:, n] = np.where(valid[:, n], label, 0)
+        labels, valid = labelled(
+            schema, pair, events.actions[at], events.values[at], events.times[at].astype(np.float64), len(first)
+        )[:2]
         counts = np.bincount(owners[first], minlength=len(requests))
         return cls(_offsets(counts), events.items[at][first], labels, valid)
+
+
+def labelled(
+    schema: Schema, pair: Ints, actions: NDArray[np.int16], values: Floats, times: NDArray[np.float64], n: int
+) -> tuple[Floats, Mask, Mask]:
+    """Labels [n, T] of pairs from their events, in order of time, which rows carry them, and which rows break a funnel.
+
+    `positive` of a task reads, of a pair: each action's name (whether it happened), `<action>.value` and `value` (the
+    last one given, of that action or of any), `time_ms` (of the first event). Its result is the label: true is 1, a
+    number stays. A task on an action is labelled where that happened, a sampled one everywhere, and none where the
+    result is missing. A funnel is broken where events alone made a label positive whose action did not happen.
+    Raises ConfigError for an expression that does not fit.
+    """
+    columns = _columns(schema, pair, actions, values, times, n)
+    none = np.zeros(0, dtype=np.int64)
+    silence = _columns(schema, none, actions[:0], values[:0], times[:0], 1)
+    labels = np.zeros((n, len(schema.tasks)), dtype=np.float32)
+    valid, broken = np.zeros(labels.shape, dtype=bool), np.zeros(labels.shape, dtype=bool)
+    for t, (name, task) in enumerate(schema.tasks.items()):
+        expression = Expression.parse(task.positive, f"schema.tasks.{name}.positive")
+        label = expression(columns, n).astype(np.float32)
+        happened = columns[task.on] if isinstance(task.on, str) else np.ones(n, dtype=bool)
+        valid[:, t] = np.isfinite(label) & happened
+        labels[:, t] = np.where(valid[:, t], label, 0)
+        broken[:, t] = ~happened & (label > 0) & (label != expression(silence, 1).astype(np.float32)[0])
+    return labels, valid, broken
+
+
+def _columns(
+    schema: Schema, pair: Ints, actions: NDArray[np.int16], values: Floats, times: NDArray[np.float64], n: int
+) -> dict[str, NDArray[Any]]:
+    """What `positive` reads of n pairs."""
+    first = np.full(n, np.nan)
+    first[pair[::-1]] = times[::-1]  # of repeated places the last one stays
+    columns: dict[str, NDArray[Any]] = {"value": _last(pair, values, n), "time_ms": first}
+    for code, name in enumerate(schema.action_names):
+        mine = actions == code
+        columns[name] = np.bincount(pair[mine], minlength=n) > 0
+        columns[f"{name}.value"] = _last(pair[mine], values[mine], n)
+    return columns
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,7 @@ class Ranking:
         labels[origin == OBSERVED], valid[origin == OBSERVED] = self._labels[pairs], self._valid[pairs]
         candidates = self._provenance(asked, owner, item)
         recalled = np.asarray((candidates.rank > 0).any(axis=1))
-        return Examples(_picked(self.requests, asked), candidates, labels, valid, origin, recalled)
+        return Examples(picked(self.requests, asked), candidates, labels, valid, origin, recalled)
 
     def keep(self) -> dict[str, float]:
         """Share of the possible negatives that an epoch keeps, by where they are from: `recalled` ones are
@@ -297,14 +324,18 @@ def _last(pair: Ints, values: Floats, n: int) -> NDArray[np.float64]:
     return out
 
 
-def _picked(requests: Requests, at: Ints) -> Requests:
+def picked(requests: Requests, at: Ints) -> Requests:
     """Requests by place, with the history and context that features are made of."""
     history, none = requests.history, Ragged.empty(len(at))
     _, steps = _slices(history.offsets[at], history.offsets[at + 1])
     offsets = _offsets(history.offsets[at + 1] - history.offsets[at])
     events = Ragged(offsets, history.items[steps], history.times[steps], history.actions[steps])
     context = {name: column[at] for name, column in requests.context.items()}
-    return Requests(requests.users[at], requests.now[at], requests.n, events, none, none, context)
+    as_of = None if requests.as_of is None else requests.as_of[at]
+    return Requests(
+        requests.users[at], requests.now[at], requests.n, events, none, none, context,
+        known=requests.known, as_of=as_of,
+    )  # fmt: skip
 
 
 def _slices(low: Ints, high: Ints) -> tuple[Ints, Ints]:

@@ -3,14 +3,17 @@
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from shortlist import __version__
+from shortlist.candidates import Candidates
 from shortlist.config import ProjectConfig
+from shortlist.evaluation.data_report import DataReport, compared, sampled
 from shortlist.evaluation.funnel import Listed, Measured
-from shortlist.evaluation.project import Data, Outcome, trained
+from shortlist.evaluation.project import Data, Outcome, histories_before, trained
 from shortlist.evaluation.report import ChannelFigures, Cut, MapPage, Part, Report, Row, Run, Score
 from shortlist.evaluation.stages import DEPTH, MERGE, Staged
 from shortlist.evaluation.tsne import chance, item_map, picture, purity
@@ -20,8 +23,11 @@ from shortlist.metrics.bootstrap import Estimate, difference, mean, means
 from shortlist.schema import Catalogue, Schema, text
 from shortlist.training.curves import read
 
-__all__ = ["figures", "cohort_figures", "stage_figures", "table", "verdicts", "report", "runs", "item_map_page"]
+__all__ = [
+    "figures", "cohort_figures", "stage_figures", "table", "verdicts", "report", "runs", "data_report", "item_map_page",
+]  # fmt: skip
 
+ASKED = 2_000  # events whose moments features are looked at
 Figures = dict[str, dict[str, list[float]]]
 
 
@@ -142,9 +148,10 @@ def report(
     took: Mapping[str, float],
     runs: tuple[Run, ...] = (),
     map: str | None = None,
+    data: DataReport | None = None,
 ) -> Report:
     """The report with pictures. `items` are the catalogue's keys, `took` seconds by step, `map` the map's file beside
-    it.
+    it, `data` what feature columns were and are.
     """
     measured = outcome.measured
     deepest, page = measured.deepest, measured.page
@@ -202,6 +209,7 @@ def report(
         part_metrics=tuple(dict.fromkeys((f"recall@{page}", f"recall@{deepest}", f"ndcg@{page}"))),
         runs=runs,
         map=map,
+        data=data,
         **_stages(outcome.staged),
     )
 
@@ -261,6 +269,23 @@ def runs(data: Data, on: Literal["valid", "test"]) -> tuple[Run, ...]:
         if any("loss" in record for record in records):
             out.append(Run(name, records))
     return tuple(out)
+
+
+def data_report(data: Data, on: Literal["valid", "test"], seed: int) -> DataReport | None:
+    """Feature columns at the moments of at most `ASKED` events that were learned from, and of as many held-out ones,
+    with the items that were taken then; None where the project has no features."""
+    if not len(data.features):
+        return None
+    rng, samples = np.random.default_rng(seed), []
+    for part in (data.part(on), data.split.valid if on == "valid" else data.split.test):
+        log = part.liked(data.schema.weights)
+        at = np.sort(rng.permutation(len(log))[:ASKED])
+        users, now, items = log.users[at], log.times[at], log.items[at]
+        context = {name: column[at] for name, column in log.context.items()}
+        asked = data.requests(users, now, 1, histories_before(data.interactions, users, now), context)
+        taken = replace(Candidates.empty(len(at)), offsets=np.arange(len(at) + 1), items=items)
+        samples.append(sampled(asked, taken, data.features.columns))
+    return compared(samples[0], samples[1], ("training", on))
 
 
 def item_map_page(data: Data, on: Literal["valid", "test"], seed: int, limit: int = 1500) -> MapPage | None:

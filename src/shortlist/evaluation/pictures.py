@@ -12,12 +12,14 @@ import numpy as np
 import vl_convert
 from numpy.typing import NDArray
 
+from shortlist.evaluation.data_report import DataReport
 from shortlist.evaluation.report import Cut, Report, Score, count, headline_metrics, metric, share
+from shortlist.features.drift import MOVED, STEADY, Drift
 from shortlist.metrics.beyond import lorenz
 from shortlist.metrics.bootstrap import Estimate
 from shortlist.training import curves
 
-__all__ = ["draw", "PALETTE"]
+__all__ = ["draw", "drawn_data", "PALETTE"]
 
 INK, SOFT, GRID = "#1d2430", "#5d6675", "#e4e7ec"
 BLUE, TEAL, ORANGE, GREY = "#5b8def", "#1f9d8a", "#e0803a", "#9aa4b2"
@@ -31,6 +33,7 @@ PALETTE = {
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH, STEP, LABEL = 330, 26, 150
+FIRST, LINES, SHOWN = 15, 4, 6  # columns whose drift is drawn: as bars, by week, and value by value
 
 
 def draw(report: Report) -> dict[str, str]:
@@ -62,7 +65,75 @@ def draw(report: Report) -> dict[str, str]:
         out["calibration"] = _svg(_calibration(report.scores))
     for run in report.runs:
         out[f"run {run.name}"] = curves.draw(run.records)
-    return out
+    return out | (drawn_data(report.data) if report.data else {})
+
+
+def drawn_data(report: DataReport) -> dict[str, str]:
+    """SVG by name of what moved: the index of the first columns, their weeks, and how their values are spread."""
+    moved = [drift for _, drift in report.ranked if np.isfinite(drift.psi)]
+    out = {}
+    if moved:
+        colors = {"steady": TEAL, "moving": BLUE, "moved": ORANGE}
+        rows = [(drift.name, _exactly(drift.psi), colors[drift.verdict]) for drift in moved[:FIRST]]
+        out["drift"] = _svg(_bars(rows, count) + _limits(max(drift.psi for drift in moved)))
+    lines = [
+        (drift.name, side.weeks, side.by_week[:, c])
+        for side in report.sides
+        for c, drift in enumerate(side.drifts)
+        if drift.name in {first.name for first in moved[:LINES]}
+    ]
+    if any(np.isfinite(values).sum() > 1 for _, _, values in lines):
+        out["drift_weeks"] = _svg(_weeks(lines))
+    return out | {f"drift {drift.name}": _svg(_spread(drift)) for drift in moved[:SHOWN]}
+
+
+def _limits(far: float) -> Any:
+    """Dashed lines where a column is called moving and moved, as far as they are in the picture."""
+    marks = [{"x": x} for x in (STEADY, MOVED) if x <= far]
+    return alt.Chart(alt.InlineData(values=marks)).mark_rule(color=SOFT, strokeDash=[3, 3]).encode(x="x:Q")
+
+
+def _weeks(lines: Sequence[tuple[str, Sequence[str], NDArray[np.float64]]]) -> Any:
+    """A line each over Mondays, the names in the empty corner."""
+    colors = [ORANGE, BLUE, TEAL, GREY]
+    points: list[dict[str, Any]] = [
+        {"x": week, "y": _or_none(value), "name": name, "color": color}
+        for (name, weeks, values), color in zip(lines, colors, strict=False)
+        for week, value in zip(weeks, values.tolist(), strict=True)
+    ]
+    mondays = sorted({point["x"] for point in points})
+    ticks = mondays[:: 1 + len(mondays) // 7]
+    across: dict[str, Any] = {"title": "week from", "format": "%d %b", "labelOverlap": True, "values": ticks}
+    x_of = alt.X("x:T", scale=alt.Scale(type="utc"), axis=alt.Axis(**across))
+    y_of = alt.Y("y:Q", axis=alt.Axis(title="PSI", tickCount=5, format="~g"))
+    chart = alt.Chart(alt.InlineData(values=points))
+    color_of = alt.Color("color:N", scale=None)
+    line = chart.mark_line(strokeWidth=2, point=True).encode(x=x_of, y=y_of, detail="name:N", color=color_of)
+    keys: list[dict[str, Any]] = [
+        {"name": name, "color": color, "at": 14 + 17 * n}
+        for n, ((name, _, _), color) in enumerate(zip(lines, colors, strict=False))
+    ]
+    legend = alt.Chart(alt.InlineData(values=keys))
+    place: dict[str, Any] = {"y": alt.Y("at:Q", scale=None, axis=None), "color": color_of}
+    marks = legend.mark_point(shape="stroke", size=260, strokeWidth=3, opacity=1, x=24).encode(**place)
+    words = legend.mark_text(align="left", fontSize=12, color=INK, x=40).encode(y=place["y"], text="name:N")
+    return alt.layer(line, marks, words).properties(width=400, height=270)
+
+
+def _spread(drift: Drift) -> Any:
+    """Shares of each bin, before above and after below."""
+    rows = [
+        {"bin": str(n), "share": float(share_), "set": which, "color": color}
+        for which, shares, color in (("1", drift.before, GREY), ("2", drift.after, ORANGE))
+        for n, share_ in enumerate(shares)
+    ]
+    y_of = alt.Y("bin:N", sort=_order(drift.bins), axis=_names(drift.bins))
+    x_of = alt.X("share:Q", axis=alt.Axis(title=None, format="%", tickCount=4))
+    return (
+        alt.Chart(alt.InlineData(values=rows), width=WIDTH, height={"step": 11})
+        .mark_bar(cornerRadiusEnd=2)
+        .encode(y=y_of, x=x_of, yOffset=alt.YOffset("set:N"), color=alt.Color("color:N", scale=None))
+    )
 
 
 def _exactly(value: float) -> Estimate:

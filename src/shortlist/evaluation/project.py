@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.artifact import Artifact, Release, Releases, amend, load
+from shortlist.artifact import Artifact, Release, Releases, amend, check_fits, load
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import Project, build, find, nearest, plain
 from shortlist.dataset.interactions import Interactions
-from shortlist.dataset.log import interactions
+from shortlist.dataset.log import interactions, joinable
 from shortlist.dataset.published import published
 from shortlist.dataset.split import Split, place, relevant
 from shortlist.errors import ArtifactError, ConfigError, DataError
@@ -29,10 +29,14 @@ from shortlist.evaluation.cohorts import Cohort, cohorts
 from shortlist.evaluation.funnel import Measured, in_budget, measure
 from shortlist.evaluation.sampled import sampled
 from shortlist.evaluation.stages import Staged, judge, sample
-from shortlist.events import workspace
+from shortlist.events import slates, workspace
+from shortlist.features import content
+from shortlist.features.base import Events, Known
+from shortlist.features.featureset import FeatureSet
+from shortlist.features.replay import Replayed
 from shortlist.funnel import recipes
 from shortlist.funnel.effective import effective
-from shortlist.funnel.pipeline import Funnel
+from shortlist.funnel.pipeline import BACKFILL, Funnel
 from shortlist.funnel.requests import make
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.fit import Fitted, Progress, fit, fitted, models_of
@@ -60,13 +64,44 @@ class Data:
         """What a fit for a part depends on besides schema and models: the data, how it is cut, and the dice."""
         config = self.project.config
         cut = None if part == "release" else plain(config.split)
-        return _sealed([self.snapshot, part, cut, plain(config.ranking), config.seed])
+        return _sealed([self.snapshot, part, cut, plain(config.ranking), config.seed, self.features.words()])
 
     def fed(self, part: Part) -> str:
         """What a ranker's fit depends on besides: all that makes its candidates."""
         config = self.project.config
         makes = [plain(getattr(config, name)) for name in ("recall", "merge", "filters", "scene")]
-        return _sealed([self.identity(part), *makes])
+        logged = config.ranking.rows == "logged"
+        return _sealed(
+            [self.identity(part), *makes, *([slates.digest(self.project.home / slates.FOLDER)] if logged else [])]
+        )
+
+    @cached_property
+    def features(self) -> FeatureSet:
+        """The project's features. Raises ConfigError for words that none of them owns."""
+        return FeatureSet.of(self.project.config.feature, self.schema, self.project.folder)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What answers for the features, at any moment of the log; None where there are none."""
+        if not len(self.features):
+            return None
+        log = self.interactions
+        events = Events(log.log_offsets, log.users, log.items, log.times, log.actions, log.values)
+        return Replayed(events, self.catalogue, self.schema, self.features)
+
+    def requests(
+        self,
+        users: NDArray[np.int64],
+        now: NDArray[np.int64],
+        n: int,
+        events: Ragged,
+        context: Mapping[str, NDArray[Any]] | None = None,
+        as_of: NDArray[np.int64] | None = None,
+    ) -> Requests:
+        """Requests as a server makes them, with what is known at their moments."""
+        return make(
+            users, now, n, events, self.schema, self.catalogue, context=context, known=self.known, as_of=as_of
+        )  # fmt: skip
 
     @cached_property
     def split(self) -> Split:
@@ -130,14 +165,44 @@ def train(data: Data, part: Part, *, created_ms: int, progress: Progress | None 
     """
     folder = data.project.home / "models" / part
     log, rankers = data.part(part), _rankers(data)
+    _fit_texts(data, log, folder, part, created_ms)
     done: dict[str, Fitted] = {}
     if rankers:
         done |= _train_rankers(data, rankers, log, part, created_ms, progress)
     channels = fit(
-        _plans(data), log, data.catalogue, data.schema, folder,
+        _plans(data), log, _read(data, folder), data.schema, folder,
         snapshot=data.identity(part), created_ms=created_ms, progress=progress,
+        features=data.features, known=data.known,
     )  # fmt: skip
     return channels | done
+
+
+def _texts(data: Data) -> tuple[str, ...]:
+    """The artifact of vectors that texts become, where a field has an encoder."""
+    return () if data.schema.encoded() is data.schema else (recipes.TEXT,)
+
+
+def _fit_texts(data: Data, log: Interactions, folder: Path, part: Part, created_ms: int) -> None:
+    """Encode texts, with what is fitted on the users and items of this log."""
+    if not _texts(data):
+        return
+    encoders = content.TextEncoders.fit(
+        data.schema, data.catalogue, log.user_keys, log.item_keys, data.project.folder
+    )  # fmt: skip
+    content.save_texts(
+        folder / recipes.TEXT, data.schema, data.catalogue, encoders,
+        snapshot=data.identity(part), created_ms=created_ms,
+    )  # fmt: skip
+
+
+def _read(data: Data, folder: Path) -> Catalogue:
+    """The catalogue as models of a fit see it: texts that have an encoder are vectors."""
+    return recipes.seen(data.schema, data.catalogue, lambda name: load(folder / name))
+
+
+def _opened(early: Path) -> Callable[[str], Artifact]:
+    """Artifacts of the channels fitted to the time before the rankers'; the texts are those of the whole fit."""
+    return lambda name: load((early.parent if name == recipes.TEXT else early) / name)
 
 
 def _train_rankers(
@@ -149,18 +214,23 @@ def _train_rankers(
         hint = "give schema.time, or leave [coarse] and [rank] out"
         raise ConfigError("rankers learn on later events, and this log has no times", where="ranking", hint=hint)
     folder = data.project.home / "models" / part
-    earlier, later = before_rankers(data, log)
-    fit(
-        _plans(data), earlier, data.catalogue, data.schema, folder / EARLY,
-        snapshot=data.identity(part), created_ms=created_ms, progress=progress,
-    )  # fmt: skip
-    examples = ranker_data(data, earlier, later, folder / EARLY, log)
+    if data.project.config.ranking.rows == "logged":
+        examples = logged_data(data, log, progress)
+    else:
+        earlier, later = before_rankers(data, log)
+        fit(
+            _plans(data), earlier, _read(data, folder), data.schema, folder / EARLY,
+            snapshot=data.identity(part), created_ms=created_ms, progress=progress,
+            features=data.features, known=data.known,
+        )  # fmt: skip
+        examples = ranker_data(data, earlier, later, folder / EARLY, log)
     done: dict[str, Fitted] = {}
     for plan in rankers:
         started = time.perf_counter()
         manifest = ranker(
-            plan, examples, data.catalogue, data.schema, folder / plan.name,
+            plan, examples, _read(data, folder), data.schema, folder / plan.name,
             run=folder / ".runs" / plan.name, snapshot=data.fed(part), created_ms=created_ms, progress=progress,
+            features=data.features,
         )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     return done
@@ -199,11 +269,12 @@ def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: 
         raise DataError(what, where="ranking", hint="raise ranking.share, or leave [coarse] and [rank] out")
     known = histories_before(log, users, now)
     n = max(scene.page for scene in data.project.config.scene.values())
-    requests = make(users, now, n, known, schema, data.catalogue)
+    context = {name: column[at] for name, column in later.context.items()}
+    requests = data.requests(users, now, n, known, context)
     words = document(data)
     words["scenes"] = {name: table | {"stages": []} for name, table in words["scenes"].items()}
     words["stages"] = {}
-    funnel = next(iter(recipes.assemble(words, lambda name: load(folder / name), data.catalogue).values()))
+    funnel = next(iter(recipes.assemble(words, _opened(folder), data.catalogue).values()))
     candidates = in_budget(funnel.run(requests).candidates)
     held_users = rng.choice(np.unique(users), max(1, int(config.held * len(np.unique(users)))), replace=False)
     outcomes = Outcomes.of(later, requests, schema)
@@ -211,6 +282,55 @@ def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: 
     shown = funnel.keep(requests)(owners, outcomes.items)  # what the filters drop is never ranked, so it is no example
     outcomes = replace(outcomes, valid=outcomes.valid & shown[:, None])
     return RankerData(requests, candidates, outcomes, np.isin(users, held_users), log)
+
+
+def logged_data(data: Data, log: Interactions, progress: Progress | None = None) -> Any:
+    """What was served, and what became of it, as far as a fit on this log may know: a slate whose window reaches into
+    what is held out is left out. Channels are those of the project now; their ranks and scores those of then.
+    """
+    from shortlist.dataset.logged import Asked, LoggedData, join, served  # loads torch
+
+    config, schema, project = data.project.config.ranking, data.schema, data.project
+    window_ms = config.window_minutes * 60_000
+    found = served(project.home / slates.FOLDER, workspace.keys(project, "user"))
+    joined = join(found, joinable(project), schema, window_ms)
+    until = joined.rows["time_ms"].to_numpy() + window_ms
+    users = joined.rows["user"].to_numpy()
+    joined = joined.where((users >= 0) & (until < _held_from(data, log, users)))
+    if len(users) and not len(joined.rows):
+        hint = "hold out less (see [split]), or serve for longer"
+        what = f"all logged slates are of held-out time: {joined.report.words()}"
+        raise DataError(what, where="ranking.rows", hint=hint)
+    if progress:
+        progress(0, 1, joined.report.words())
+    of_request = joined.rows.unique("request_id", maintain_order=True)["request_id"]
+    if len(of_request) > config.requests:  # the latest: they are of releases most like the next
+        late = of_request[-config.requests :]
+        joined = joined.where(joined.rows["request_id"].is_in(late.implode()).to_numpy())
+    n = max(scene.page for scene in project.config.scene.values())
+
+    def ask(asked: Asked) -> Requests:
+        events = log.histories(asked.users, asked.now, asked.as_of)
+        return data.requests(asked.users, asked.now, n, events, asked.context, asked.as_of)
+
+    names = (*(channel.name for channel in project.config.recall), BACKFILL)
+    rng = np.random.default_rng(project.config.seed)
+    return LoggedData.of(
+        joined, ask, schema, names, config.held, log, data.features.columns, rng, config.position
+    )  # fmt: skip
+
+
+def _held_from(data: Data, log: Interactions, users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The moment from which on nothing of a user [N] may be learned: that of the first event that is not in the log."""
+    every, forever = data.interactions, np.iinfo(np.int64).max
+    if len(log) == len(every):
+        return np.full(len(users), forever)
+    out = ~np.isin(every.log_offsets, log.log_offsets)
+    if data.split.order == "global":
+        return np.full(len(users), every.times[out].min())
+    first = every.where(out)  # by user, then time
+    at = np.minimum(np.searchsorted(first.users, users), len(first) - 1)
+    return np.where(first.users[at] == users, first.times[at], forever)
 
 
 def histories_before(log: Interactions, users: NDArray[np.int64], now: NDArray[np.int64]) -> Ragged:
@@ -224,7 +344,22 @@ def trained(data: Data, part: Part) -> dict[str, Artifact] | None:
     folder = data.project.home / "models" / part
     channels = fitted(_plans(data), data.schema, folder, data.identity(part))
     rankers = fitted(_rankers(data), data.schema, folder, data.fed(part))
-    return None if channels is None or rankers is None else channels | rankers
+    texts = _fitted_texts(data, folder, part)
+    return None if channels is None or rankers is None or texts is None else channels | rankers | texts
+
+
+def _fitted_texts(data: Data, folder: Path, part: Part) -> dict[str, Artifact] | None:
+    """The vectors of an earlier fit; None where they are missing or older than what they depend on."""
+    found = {}
+    for name in _texts(data):
+        try:
+            found[name] = load(folder / name, verify=False)
+            check_fits(found[name].manifest, data.schema)
+        except ArtifactError:
+            return None
+        if found[name].manifest.snapshot != data.identity(part):
+            return None
+    return found
 
 
 def _plans(data: Data) -> list[Plan]:
@@ -244,7 +379,7 @@ def _rankers(data: Data) -> list[Plan]:
 def document(data: Data) -> dict[str, Any]:
     """The words of a release of this project."""
     config = data.project.config
-    return recipes.document(config, data.schema, models_of(config.recall))
+    return recipes.document(config, data.schema, models_of(config.recall), data.project.folder)
 
 
 def funnels(data: Data, artifact: Callable[[str], Artifact]) -> dict[str, Funnel]:
@@ -262,10 +397,12 @@ def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
     split = data.split
     known, asked = split.known(on), split.valid if on == "valid" else split.test
     users = asked.user_keys
-    now = asked.times[np.searchsorted(asked.users, users)]
+    first = np.searchsorted(asked.users, users)
+    now = asked.times[first]
+    context = {name: column[first] for name, column in asked.context.items()}
     events = known.histories(users)
     offsets, labels = relevant(asked, users, data.project.config.split.positive, data.schema, known)
-    return HeldOut(make(users, now, n, events, data.schema, data.catalogue), offsets, labels)
+    return HeldOut(data.requests(users, now, n, events, context), offsets, labels)
 
 
 def evaluate(
@@ -335,7 +472,20 @@ def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, aske
 def digest(data: Data) -> str:
     """Identity of what an evaluation is about: figures of another one say nothing of a release."""
     config = data.project.config
-    parts = ("schema", "split", "recall", "merge", "filters", "ranking", "coarse", "rank", "boosts", "rerank", "scene")
+    parts = (
+        "schema",
+        "feature",
+        "split",
+        "recall",
+        "merge",
+        "filters",
+        "ranking",
+        "coarse",
+        "rank",
+        "boosts",
+        "rerank",
+        "scene",
+    )
     return _sealed([data.snapshot, {name: plain(getattr(config, name)) for name in parts}, config.seed])
 
 
@@ -360,7 +510,7 @@ def publish(
         choose_runtime(data, words, folder, name, created_ms, progress)
     return Releases(project.home / "releases").publish(
         None,
-        {name: folder / name for name in (*(c.name for c in project.config.recall), *words["stages"])},
+        {name: folder / name for name in (*(c.name for c in project.config.recall), *words["stages"], *_texts(data))},
         words,
         workspace.keys(project, "user"),
         workspace.keys(project, "item"),
@@ -383,8 +533,8 @@ def choose_runtime(
     users = data.interactions.user_keys
     users = np.sort(rng.choice(users, min(len(users), MEASURED), replace=False))
     at = np.full(len(users), now, dtype=np.int64)
-    asked = make(users, at, 1, data.interactions.histories(users), data.schema, data.catalogue)
-    ranker = learned.restore(artifact, data.schema, data.catalogue)
+    asked = data.requests(users, at, 1, data.interactions.histories(users))
+    ranker = learned.restore(artifact, data.schema, _read(data, folder))
     n = max(scene["budget"] for scene in words["scenes"].values())
     if name == "rank" and "coarse" in words["stages"]:
         n = words["stages"]["coarse"]["keep"] or n

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import ConfigError
+from shortlist.evaluation.data_report import DataReport
 from shortlist.metrics.bootstrap import Estimate
 from shortlist.metrics.calibration import Curve
 
 __all__ = [
-    "write_report", "write_map", "render", "render_map",
+    "write_report", "write_map", "render", "render_map", "environment",
     "Report", "Row", "ChannelFigures", "Part", "Cut", "Score", "Run", "MapPage", "Kind",
 ]  # fmt: skip
 
@@ -116,7 +117,8 @@ class Report:
     popularity curves. `adds_metric` says what `ChannelFigures.adds` is measured in. `skipped` of the
     `requests` have no label and are not in the means. `parts` are cohorts by what is parted (`users`, `items`), of
     which `part_metrics` are shown; `cuts` and `scores` say what scoring stages are worth, `keep` is the first stage's
-    cut as configured, `stage_words` say over what. `map` names the map's file where one lies beside the report.
+    cut as configured, `stage_words` say over what. `data` is what feature columns were and are. `map` names the map's
+    file where one lies beside the report.
     """
 
     title: str
@@ -142,6 +144,7 @@ class Report:
     stage_words: str = ""
     runs: tuple[Run, ...] = ()
     map: str | None = None
+    data: DataReport | None = None
 
     def __post_init__(self) -> None:
         C = len(self.channels)
@@ -177,7 +180,7 @@ def _write(page: str, path: Path) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    environment = _environment()
+    templates = environment()
     from markupsafe import Markup
 
     from shortlist.evaluation import pictures
@@ -185,8 +188,9 @@ def render(report: Report) -> str:
     drawn = {name: Markup(svg) for name, svg in pictures.draw(report).items()}
     headline = headline_metrics(report)
     known = {name for row in report.rows for name in row.metrics}
-    text: str = environment.get_template("report.html.jinja").render(
+    text: str = templates.get_template("report.html.jinja").render(
         report=report,
+        data=report.data,
         score_metrics=list(dict.fromkeys(name for score in report.scores for name in score.metrics)),
         cards=_cards(report),
         pictures=drawn,
@@ -202,14 +206,15 @@ def render(report: Report) -> str:
 
 def render_map(page: MapPage) -> str:
     """A map as text."""
-    environment = _environment()
+    templates = environment()
     from markupsafe import Markup
 
-    template = environment.get_template("map.html.jinja")
+    template = templates.get_template("map.html.jinja")
     return str(template.render(page=page, svg=Markup(page.svg), known=not math.isnan(page.near)))
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """Where templates are read. Raises ConfigError when the packages that draw are not installed."""
     try:
         import altair  # noqa: F401
         import vl_convert  # noqa: F401
@@ -217,15 +222,15 @@ def _environment() -> Any:
     except ModuleNotFoundError as error:
         what, hint = f"{error.name} is not installed", 'pip install "shortlist[serve]"'
         raise ConfigError(what, where="report", hint=hint) from None
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("shortlist.evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(metric=metric, count=count, share=share, label=label)
-    return environment
+    made.filters.update(metric=metric, count=count, share=share, label=label)
+    return made
 
 
 def headline_metrics(report: Report) -> list[str]:

@@ -104,6 +104,7 @@ def sample(requests: Requests, offsets: Ints, labels: Ints, rows: Ints) -> tuple
         context={name: values[rows] for name, values in requests.context.items()},
         ids=tuple(requests.ids[row] for row in rows) if requests.ids else (),
         prefix=None if requests.prefix is None else part(requests.prefix),
+        as_of=None if requests.as_of is None else requests.as_of[rows],
     )
     chosen = part(wanted)
     return some, chosen.offsets, chosen.items

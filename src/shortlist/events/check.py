@@ -26,6 +26,8 @@ DAY_MS = 86_400_000
 EXAMPLES = 3
 CONCENTRATED = 0.5  # share of all events that one user or item may have before it is worth a look
 ROWS_PER_SLICE = 2_000_000
+TRAVEL = 0.1  # share of events before their item existed from which on its time cannot be right
+ZONED = r"(Z|z|[+-]\d\d:?\d\d)\s*$"  # how a written moment ends that says its time zone
 SPARSE = 0.5  # coverage of a declared field below which it is worth a look
 
 
@@ -107,6 +109,7 @@ def _log(raw: Raw, schema: Schema, staged: Path, engine: str, now: int) -> Itera
             yield Finding("span", "WARN", "all events have the same time")
         else:
             yield Finding("span", "PASS", f"events span {days:.1f} days")
+        yield from _zones(raw, schema, total)
     again = repeats(staged, (), schema, engine, ROWS_PER_SLICE).again
     if len(again):
         what = f"{len(again)} of {total} rows repeat an earlier one; the import drops them"
@@ -123,6 +126,44 @@ def _log(raw: Raw, schema: Schema, staged: Path, engine: str, now: int) -> Itera
     idle = [name for name in schema.action_names if name not in used]
     if idle:
         yield Finding("unused actions", "WARN", f"no event has the declared action {', '.join(idle)}")
+
+
+def _zones(raw: Raw, schema: Schema, total: int) -> Iterator[Finding]:
+    """Written times that do not say their zone, and naive timestamps: they are taken as UTC."""
+    kind, column = raw.events.collect_schema()[schema.time], pl.col(schema.time)
+    if kind == pl.String and schema.time_unit == "iso":
+        naive = ~column.str.contains(ZONED)
+    elif isinstance(kind, pl.Datetime):
+        naive = pl.lit(kind.time_zone is None)
+    else:
+        return
+    some = raw.events.with_row_index(rows.ROW).filter(naive).select(pl.col(rows.ROW).alias("row"))
+    found = some.collect(engine="streaming")
+    if not len(found):
+        yield Finding("time zone", "PASS", "every time says its zone")
+        return
+    what = f"{len(found)} of {total} times say no time zone: they are taken as UTC"
+    yield Finding("time zone", "WARN", what, _examples(raw, found))
+
+
+def _travels(raw: Raw, schema: Schema, staged: Path, known: pl.DataFrame) -> Iterator[Finding]:
+    """Events on items that did not exist yet, by the field that says since when they do."""
+    name = schema.published
+    if name is None or schema.time_unit == "none" or schema.items[name].kind != "time":
+        return
+    items = known.lazy().select(pl.col("id").alias("item"), born=pl.col(name))
+    joined = pl.scan_parquet(staged).select("row", "item", "time_ms").join(items, on="item", how="inner")
+    early = joined.filter(pl.col("born") > pl.col("time_ms")).collect(engine="streaming")
+    total = int(pl.scan_parquet(staged).select(pl.len()).collect().item())
+    if not len(early):
+        yield Finding("time travel", "PASS", "no event lies before its item was published")
+        return
+    most = float((early["born"] - early["time_ms"]).max()) / DAY_MS  # type: ignore[arg-type]
+    what = (
+        f"{len(early)} of {total} events lie before their item was published ({name}), by up to {most:.1f} days: "
+        "features of the item would know the future"
+    )
+    yield Finding("time travel", "FAIL" if len(early) > TRAVEL * total else "WARN", what, _examples(raw, early))
 
 
 def _entity(
@@ -154,6 +195,8 @@ def _entity(
         yield Finding(f"{entity} join", "WARN", what, _examples(raw, lost))
     else:
         yield Finding(f"{entity} join", "PASS", f"every {entity} of the log is described")
+    if entity == "item":
+        yield from _travels(raw, schema, folder / "rows.parquet", known)
     for name in schema.fields(entity):
         column = known[name]
         missing = column.is_null() | (column.list.len() == 0) if column.dtype == pl.List else column.is_null()

@@ -48,6 +48,11 @@ TIME = (
 ACTION = ("action", "event", "eventtype", "actiontype", "behavior", "behaviour", "behaviortype", "type", "interaction")
 VALUE = ("value", "rating", "score", "stars", "overall", "amount", "duration", "watchseconds", "playtime", "dwell")
 EVENT_ID = ("eventid", "uuid", "interactionid")
+REQUEST_ID = ("requestid", "impressionid", "slateid")
+POSITION = ("position", "pos", "slot")
+CONTEXT = (
+    "device", "devicetype", "platform", "os", "browser", "app", "network", "referrer", "surface", "scene",
+)  # fmt: skip
 TITLE = ("title", "name", "itemtitle", "movietitle", "productname", "headline")
 REGION = ("region", "country", "city", "state", "province")
 EVENTS_FILES = ("events", "ratings", "interactions", "log", "clicks", "reviews", "actions", "behaviors", "behaviours")
@@ -193,6 +198,14 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
     if event_id is not None:
         lines.append(f"event_id = {_text(event_id.name)}")
         guesses.append(f"event_id: {event_id.name}, by its name: repeated ids are dropped")
+    answers = _named(columns, REQUEST_ID)
+    if answers is not None:
+        lines.append(f"request_id = {_text(answers.name)}")
+        guesses.append(f"request_id: {answers.name}, by its name: rows of one slate share it")
+    position = _named(columns, POSITION)
+    if position is not None and position.numbers is not None:
+        lines.append(f"position = {_text(position.name)}")
+        guesses.append(f"position: {position.name}, by its name: places in a slate, from 1")
     value = _named(columns, VALUE)
     numbers = value.numbers if value is not None else None
     positive = ""
@@ -218,6 +231,10 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
         name = "rate" if positive else "click"
         lines.append(f"actions.{name} = {{}}")
         guesses.append(f"no column names an action: every row is a {name}")
+    for column in columns:
+        if column.plain in CONTEXT and len(column.values) and column.values.n_unique() <= FEW and column is not action:
+            lines.append(f'context.{_text(column.name)} = "sparse"')
+            guesses.append(f"context.{column.name}: what holds of a request, by its name")
     return (user.name, item.name), lines, positive, time is not None
 
 

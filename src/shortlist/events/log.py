@@ -1,47 +1,63 @@
 """The durable event log: SQLite in WAL mode, synchronous=FULL. Authority of keys and of what happened, in order.
 
-An event is acknowledged only when it is on disk, and its id is unique: sending it again changes nothing.
-Offsets rise in the order of commits. A slate that was served is no event and has a table of its own: nothing
-has happened to its items yet, one row holds it whole, and dropping old ones leaves no holes in the log.
+An event is acknowledged only when it is on disk, and its id is unique: sending it again changes nothing, also after
+its day was sealed. Offsets rise in the order of commits; imported events take theirs from the same counter. Rows are in
+SQLite until `compact` seals their day: `sealed` says up to where Parquet files have taken over, and readers decide by
+it inside one transaction, so that they see an event once, whatever broke off in between.
+
+A slate that was served is no event and has a table of its own: nothing has happened to its items yet, one row holds it
+whole, and dropping old ones leaves no holes in the log.
+
+On disk an event of short ids takes about 120 bytes; once sealed 35 (a hash of its id, its offset) beside Parquet.
 """
 
-import math
 import secrets
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.config import nearest
 from shortlist.errors import DataError
+from shortlist.events.database import Database, Work
+from shortlist.events.event import (
+    EARLIEST_S,
+    FUTURE_MS,
+    LATEST_S,
+    Event,
+    Outcome,
+    Served,
+    bad_id,
+    digest,
+    refusal,
+)
+from shortlist.events.filing import forget_ids, found, hidden, listed, publish
+from shortlist.events.segments import COLUMNS, Segment, scan_all
 from shortlist.schema import MAX_ID_BYTES, MISSING, Keys, canonical
 
-__all__ = ["EventLog", "Event", "Outcome", "Served", "COLUMNS", "FUTURE_MS"]
+__all__ = [
+    "EventLog", "Event", "Outcome", "Served", "Erasure", "Segment", "erased_id",
+    "COLUMNS", "FUTURE_MS", "EARLIEST_S", "LATEST_S",
+]  # fmt: skip
 
-VERSION = 1
-FUTURE_MS = 300_000  # how far a client's clock may run ahead of ours
-MAX_CONTEXT_BYTES = 16_384
+VERSION = 2
 KEEP_SERVED = 100_000
-BUSY_S = 10.0
-EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990-01-01 and 2100-01-01, UTC
-UNITS = {"seconds": 1, "microseconds": 10**6, "nanoseconds": 10**9}
-MAX_FLOAT32 = 3.4028234663852886e38
+KEYS_KEPT = 65_536  # ids of the latest users and items whose keys a writer remembers, about 10 MB of each
+BLOCK = 100_000  # rows of the table that become one frame
+LAST = 2**63 - 1
+TRIES = 5  # a file that a compaction has replaced is looked up again
 
 TABLES = """
 CREATE TABLE user_keys (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE item_keys (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE events (
-    offset INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE,
+    offset INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL,
     user INTEGER NOT NULL,
     item INTEGER NOT NULL,
     action TEXT NOT NULL,
@@ -53,6 +69,28 @@ CREATE TABLE events (
     context TEXT
 );
 CREATE INDEX events_of_user ON events (user, offset);
+CREATE TABLE event_ids (hash BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (
+    first INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    file TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    low_ms INTEGER NOT NULL,
+    high_ms INTEGER NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE TABLE erased (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    user INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    erased_ms INTEGER NOT NULL,
+    id TEXT,
+    events INTEGER NOT NULL,
+    slates INTEGER NOT NULL,
+    done_ms INTEGER
+);
 CREATE TABLE served (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     request_id TEXT NOT NULL UNIQUE,
@@ -61,107 +99,53 @@ CREATE TABLE served (
     release TEXT NOT NULL,
     body TEXT NOT NULL
 );
+CREATE TABLE facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT INTO facts VALUES ('next', 1), ('sealed', 0), ('filed', 0), ('dropped', 0), ('salt', randomblob(16));
 """
 
-COLUMNS: dict[str, pl.DataType] = {
-    "offset": pl.Int64(),
-    "event_id": pl.String(),
-    "user": pl.Int64(),
-    "item": pl.Int64(),
-    "action": pl.String(),
-    "value": pl.Float32(),
-    "time_ms": pl.Int64(),
-    "received_ms": pl.Int64(),
-    "request_id": pl.String(),
-    "position": pl.Int32(),
-    "context": pl.String(),
-}
 TAIL = ("offset", "user", "item", "action", "value", "time_ms")
+
 
 Entity = Literal["user", "item"]
 KEYS: dict[Entity, str] = {"user": "user_keys", "item": "item_keys"}
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened, as a client tells it: raw ids, UTC milliseconds."""
+class Erasure(NamedTuple):
+    """A user marked as erased: place among all erasures, and the key; 0 and MISSING for an id that has no key."""
 
-    user: str | int
-    item: str | int
-    action: str
-    time_ms: int
-    value: float | None = None
-    event_id: str | None = None
-    request_id: str | None = None
-    position: int | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    number: int
+    user: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an event. `offset` is its place in the log, for a duplicate that of the first."""
-
-    status: Literal["accepted", "duplicate", "refused"]
-    event_id: str | None = None
-    offset: int | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A slate as it left: raw user id, the release that made it, and the rest as JSON text."""
-
-    request_id: str
-    user: str
-    time_ms: int
-    release: str
-    body: str
-
-
-@dataclass
-class _Batch:
-    """Work of one caller, waiting for a commit that it may share with others."""
-
-    work: Callable[[sqlite3.Connection], Any]
-    done: bool = False
-    result: Any = None
-    error: Exception | None = None
+def erased_id(key: int) -> str:
+    """What stands in place of an erased user's id. It is longer than any id may be, so that no id equals it."""
+    return f"erased user {key} ".ljust(MAX_ID_BYTES + 1, ".")
 
 
 class EventLog:
     """The log of one project. Threads may share it; several processes may open one file, each after its fork.
 
-    Writers of one process that arrive together share one commit, so that a sync is paid once for all of them.
+    Writers of one process that arrive together share one commit, so that a sync is paid once for all of them. Parquet
+    files lie in `events/` beside the file.
     """
 
     def __init__(self, path: str | Path, *, future_ms: int = FUTURE_MS, keep_served: int = KEEP_SERVED) -> None:
         self.path = Path(path)
+        self.folder = self.path.parent / "events"
         self.future_ms = future_ms
         self.keep_served = keep_served
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._door, self._turn, self._reading = threading.Lock(), threading.Lock(), threading.Lock()
-        self._waiting: list[_Batch] = []
+        self._reading = threading.Lock()
         self._keys: dict[Entity, Keys] = {"user": Keys(), "item": Keys()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"cannot make its folder: {error.strerror}"
-            raise DataError(what, where=str(self.path), hint="check permissions and the path") from error
-        try:
-            with self._errors():
-                self._writer = self._open()
-                self._create()
-        except DataError:
-            self.close()
-            raise
+        self._marked = 0  # erasures that `_keys` has
+        self._recent: dict[Entity, dict[str, int]] = {"user": {}, "item": {}}  # of the writer
+        self._fresh: dict[Entity, dict[str, int]] = {"user": {}, "item": {}}  # given in the commit under way
+        self._refused: tuple[int, dict[bytes, int]] = (0, {})  # erasures so far: hash of the id -> moment
+        self.database = Database(self.path, TABLES, VERSION, self._settle)
 
     def close(self) -> None:
         """Close every connection; the log is of no use afterwards."""
-        with self._turn, self._door:
-            while self._connections:
-                self._connections.pop().close()
+        self.database.close()
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -171,16 +155,108 @@ class EventLog:
         `actions` are the names a schema knows, `now` this server's time in ms. Unknown users and items get a key here.
         Raises DataError when the disk is full or failing: then nothing of the batch was acknowledged; send it again.
         """
-        refused = [_refusal(event, actions, now + self.future_ms) for event in events]
+        refused = [refusal(event, actions, now + self.future_ms) for event in events]
         if None not in refused:
             return [outcome for outcome in refused if outcome]
+        return self._commit(lambda connection: self._enter(connection, events, refused, now))
 
-        def work(connection: sqlite3.Connection) -> list[Outcome]:
-            keys = (_Giver(connection, "user_keys"), _Giver(connection, "item_keys"))
-            pairs = zip(events, refused, strict=True)
-            return [outcome or _insert(connection, event, now, *keys) for event, outcome in pairs]
+    def entering(self, events: Sequence[Event], actions: Sequence[str], now: int) -> Work[list[Outcome]]:
+        """What `append` commits, for a writer that commits something else with it."""
+        refused = [refusal(event, actions, now + self.future_ms) for event in events]
+        return lambda connection: self._enter(connection, events, refused, now)
+
+    def _enter(
+        self, connection: sqlite3.Connection, events: Sequence[Event], refused: Sequence[Outcome | None], now: int
+    ) -> list[Outcome]:
+        """Insert what is neither refused nor known. Statements are few and take many rows each."""
+        gone, salt = self._gone_by(connection)
+        pairs = list(zip(events, refused, strict=True))
+        ids = [event.event_id or secrets.token_hex(16) if outcome is None else "" for event, outcome in pairs]
+        hashes = [digest(text) if text else b"" for text in ids]
+        known = found(connection, "SELECT hash, offset FROM event_ids WHERE hash", [h for h in hashes if h])
+        taken = [e for (e, outcome), h in zip(pairs, hashes, strict=True) if outcome is None and h not in known]
+        users = self._keyed(connection, "user", [str(event.user) for event in taken])
+        items = self._keyed(connection, "item", [str(event.item) for event in taken])
+        offset: int = connection.execute("SELECT value FROM facts WHERE name = 'next'").fetchone()[0]
+        outcomes, rows, marks = [], [], []
+        for (event, outcome), event_id, mark in zip(pairs, ids, hashes, strict=True):
+            if outcome is None and mark in known:
+                outcome = Outcome("duplicate", event_id, known[mark])
+            if outcome is None and gone and event.time_ms < gone.get(digest(str(event.user), salt), 0):
+                outcome = Outcome("refused", event_id, None, "the user has been erased since")
+            if outcome is not None:
+                outcomes.append(outcome)
+                continue
+            rows.append(
+                (
+                    offset,
+                    event_id,
+                    users.key(str(event.user)),
+                    items.key(str(event.item)),
+                    event.action,
+                    event.value,
+                    min(event.time_ms, now),  # a clock that runs ahead a little puts no event behind the next request
+                    now,
+                    event.request_id,
+                    event.position,
+                    msgspec.json.encode(event.context).decode() if event.context else None,
+                )
+            )
+            marks.append((mark, offset))
+            known[mark] = offset
+            outcomes.append(Outcome("accepted", event_id, offset))
+            offset += 1
+        if rows:
+            users.give(connection)
+            items.give(connection)
+            connection.executemany("INSERT INTO event_ids VALUES (?, ?)", marks)
+            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            connection.execute("UPDATE facts SET value = ? WHERE name = 'next'", (offset,))
+        return outcomes
+
+    def _keyed(self, connection: sqlite3.Connection, entity: Entity, ids: Sequence[str]) -> "_Keyed":
+        """Keys of these ids: remembered ones, those of the table, and the next for who has none."""
+        recent, fresh = self._recent[entity], self._fresh[entity]
+        keys = {text: key for text in set(ids) if (key := recent.get(text, fresh.get(text))) is not None}
+        unknown = [text for text in dict.fromkeys(ids) if text not in keys]
+        table = KEYS[entity]
+        there = found(connection, f"SELECT id, key FROM {table} WHERE id", unknown)
+        if len(recent) + len(there) > KEYS_KEPT:
+            recent.clear()
+        recent.update(there)
+        last = connection.execute(f"SELECT max(key) FROM {table}").fetchone()[0] if len(there) < len(unknown) else -1
+        return _Keyed(table, keys | there, fresh, -1 if last is None else last)
+
+    def _gone_by(self, connection: sqlite3.Connection) -> tuple[dict[bytes, int], bytes]:
+        """Hashes of erased ids with the moment of each, and their salt. Remembered keys are forgotten for new ones."""
+        number = connection.execute("SELECT coalesce(max(number), 0) FROM erased").fetchone()[0]
+        if number != self._refused[0]:
+            rows = connection.execute("SELECT hash, max(erased_ms) FROM erased GROUP BY hash")
+            self._refused = number, dict(rows)
+            self._recent["user"].clear()
+        if not self._refused[1]:
+            return {}, b""
+        return self._refused[1], connection.execute("SELECT value FROM facts WHERE name = 'salt'").fetchone()[0]
+
+    def take(self, count: int) -> int:
+        """The first of `count` offsets that nobody else gets: for events that are imported."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            first: int = connection.execute("SELECT value FROM facts WHERE name = 'next'").fetchone()[0]
+            connection.execute("UPDATE facts SET value = ? WHERE name = 'next'", (first + count,))
+            return first
 
         return self._commit(work)
+
+    def publish(
+        self, parts: Sequence[Segment], ids: Sequence[Iterable[tuple[bytes, int]]] = (), *, fresh: bool = False
+    ) -> set[int]:
+        """List imported parts, with what stands for the ids of their events: `filing.publish`."""
+        return publish(self.database, parts, ids, fresh=fresh)
+
+    def forget_ids(self, segments: Sequence[Segment], part: int) -> None:
+        """Forget ids of events of these offsets: `filing.forget_ids`."""
+        forget_ids(self.database, segments, part)
 
     def register(self, entity: Entity, ids: pl.Series) -> Keys:
         """Give keys to the ids of a column that have none, in order of first appearance. Returns all keys."""
@@ -200,35 +276,27 @@ class EventLog:
         return self.keys(entity)
 
     def reserve(self, offset: int) -> None:
-        """Offsets up to this one belong to imported events. Raises DataError when live ones lie there already."""
-
-        def work(connection: sqlite3.Connection) -> int | None:
-            first: int | None = connection.execute("SELECT min(offset) FROM events").fetchone()[0]
-            if first is not None and first <= offset:
-                return first
-            changed = connection.execute(
-                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (offset,)
-            )
-            if not changed.rowcount:
-                connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (offset,))
-            return None
-
-        first = self._commit(work)
-        if first is not None:
-            what = f"live events begin at offset {first}, imported ones would reach {offset}"
-            raise DataError(
-                what, where=str(self.path), hint="send later events to the server, or import into a new folder"
-            )
+        """Events from now on get offsets behind this one."""
+        sql = "UPDATE facts SET value = max(value, ?) WHERE name = 'next'"
+        self._commit(lambda connection: connection.execute(sql, (offset + 1,)))
 
     def append_served(self, slates: Sequence[Served]) -> int:
-        """Write slates, each request id once; only the newest `keep_served` are kept. Returns how many were new."""
+        """Write slates, each request id once; only the newest `keep_served` are kept. Returns how many were new.
+
+        A slate of a user who has been erased since is left out.
+        """
 
         def work(connection: sqlite3.Connection) -> int:
+            gone, salt = self._gone_by(connection)
             before = connection.total_changes
             connection.executemany(
                 "INSERT INTO served (request_id, user, time_ms, release, body) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (request_id) DO NOTHING",
-                [(s.request_id, s.user, s.time_ms, s.release, s.body) for s in slates],
+                [
+                    (s.request_id, s.user, s.time_ms, s.release, s.body)
+                    for s in slates
+                    if not gone or s.time_ms >= gone.get(digest(s.user, salt), 0)
+                ],
             )
             new = connection.total_changes - before
             connection.execute(
@@ -238,71 +306,152 @@ class EventLog:
 
         return self._commit(work) if slates else 0
 
-    def _commit(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _commit(self, work: Work[T]) -> T:
         """Run the work inside a transaction, together with what else is waiting, and return when it is on disk."""
-        batch = _Batch(work)
-        with self._door:
-            self._waiting.append(batch)
-        with self._turn:
-            if not batch.done:
-                with self._door:
-                    group, self._waiting = self._waiting, []
-                self._write(group)
-        if batch.error is not None:
-            raise batch.error
-        result: T = batch.result
-        return result
+        return self.database.commit(work)
 
-    def _write(self, group: Sequence[_Batch]) -> None:
-        connection, committed = self._writer, False
-        try:
-            with self._errors():
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    for batch in group:
-                        batch.result = batch.work(connection)
-                    connection.execute("COMMIT")
-                    committed = True
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-        except DataError as error:
-            for batch in group:  # each caller raises an error of its own
-                batch.error = DataError(error.what, where=error.where, hint=error.hint)
-                batch.error.__cause__ = error.__cause__
-        finally:
-            for batch in group:
-                batch.done = True
-                if not committed and batch.error is None:
-                    batch.error = DataError("the commit broke off", where=str(self.path), hint="send it again")
+    def _settle(self, committed: bool) -> None:
+        """Keys given in a commit are remembered when it was made, and only then."""
+        for entity, fresh in self._fresh.items():
+            if committed:
+                self._recent[entity].update(fresh)
+            fresh.clear()
+
+    # ------------------------------------------------------------------------------------------ erasing
+
+    def erase(self, user: str | int, now: int) -> Erasure:
+        """Erase a user: from here on no reader sees their events and slates, and the id has no key any more.
+
+        The key is never given again. What was told of the time before `now` is refused, by whatever way it comes; what
+        the id does later is another user's. Files follow with `compact`.
+        """
+        raw = str(user)
+        if bad_id(raw, "user id"):
+            return Erasure(0, MISSING)
+
+        def work(connection: sqlite3.Connection) -> Erasure:
+            slates = connection.execute("DELETE FROM served WHERE user = ?", (raw,)).rowcount
+            row = connection.execute("SELECT key FROM user_keys WHERE id = ?", (raw,)).fetchone()
+            if row is None:
+                return Erasure(0, MISSING)
+            key = int(row[0])
+            salt: bytes = connection.execute("SELECT value FROM facts WHERE name = 'salt'").fetchone()[0]
+            connection.execute("UPDATE user_keys SET id = ? WHERE key = ?", (erased_id(key), key))
+            events = connection.execute("DELETE FROM events WHERE user = ?", (key,)).rowcount
+            made = connection.execute(
+                "INSERT INTO erased (user, hash, erased_ms, id, events, slates) VALUES (?, ?, ?, ?, ?, ?)",
+                (key, digest(raw, salt), now, raw, events, slates),
+            )
+            assert made.lastrowid is not None
+            self._fresh["user"].pop(raw, None)
+            return Erasure(made.lastrowid, key)
+
+        return self._commit(work)
+
+    def erased(self, after: int = 0) -> tuple[int, NDArray[np.int64]]:
+        """Number of the last erasure, and the keys of those behind `after`: what follows the log erases them too."""
+        rows = self._select("SELECT number, user FROM erased WHERE number > ? ORDER BY number", (after,))
+        return (rows[-1][0] if rows else after), np.array([row[1] for row in rows], dtype=np.int64)
+
+    def gone(self, key: int) -> bool:
+        """Whether the user of this key was erased, though a release may still know the id."""
+        return bool(self._select("SELECT 1 FROM user_keys WHERE key = ? AND id = ?", (key, erased_id(key))))
 
     # ------------------------------------------------------------------------------------------ reading
 
     def read(self, after: int, limit: int) -> pl.DataFrame:
-        """At most `limit` events behind the offset `after`, in order, as `COLUMNS`."""
-        sql = f"SELECT {', '.join(COLUMNS)} FROM events WHERE offset > ? ORDER BY offset LIMIT ?"
-        return _frame(self._select(sql, (after, limit)), tuple(COLUMNS))
+        """At most `limit` events behind the offset `after`, in order, as `COLUMNS`; imported and sealed ones too."""
+
+        def work() -> pl.DataFrame:
+            frames = [_frame([], tuple(COLUMNS))]
+            with self.database.view() as connection:
+                for piece in self._pieces(connection, after, tuple(COLUMNS), min(limit, BLOCK)):
+                    left = limit - sum(len(frame) for frame in frames)
+                    frames.append(piece.head(left).collect() if isinstance(piece, pl.LazyFrame) else piece.head(left))
+                    if len(frames[-1]) == left:
+                        break
+            return pl.concat(frames)
+
+        return self._filed(work)
 
     def tail(self, users: int | Sequence[int] | NDArray[np.int64], after: int) -> pl.DataFrame:
-        """Events of some users (keys) behind an offset, in order: offset, user, item, action, value, time_ms."""
+        """Events of some users (keys) behind an offset, in order: offset, user, item, action, value, time_ms.
+
+        One look-up by user, as long as the offset is not older than the last sealed day and the last import.
+        """
         keys = [int(users)] if isinstance(users, (int, np.integer)) else [int(user) for user in users]
         asked = msgspec.json.encode(keys).decode()
         sql = (
-            f"SELECT {', '.join(TAIL)} FROM events"
-            " WHERE user IN (SELECT value FROM json_each(?)) AND offset > ? ORDER BY offset"
+            f"SELECT {', '.join(TAIL)} FROM events WHERE user IN (SELECT value FROM json_each(?))"
+            " AND offset > max(?, (SELECT value FROM facts WHERE name = 'sealed')) ORDER BY offset"
         )
-        return _frame(self._select(sql, (asked, after)), TAIL)
+
+        def work() -> pl.DataFrame:
+            with self.database.view() as connection:
+                live = _frame(connection.execute(sql, (asked, after)).fetchall(), TAIL)
+                if connection.execute("SELECT value FROM facts WHERE name = 'filed'").fetchone()[0] <= after:
+                    return live
+                files = listed(connection, "WHERE last > ?", (after,))
+                frames = scan_all(self.folder, files, TAIL, hidden(connection), after)
+                mine = pl.col("user").is_in(keys)
+                return pl.concat([*(frame.filter(mine).collect() for frame in frames), live]).sort("offset")
+
+        return self._filed(work)
+
+    def frames(self, columns: Sequence[str], context: Sequence[str] = ()) -> list[pl.LazyFrame]:
+        """All events in order of offset, some of `COLUMNS`: files are scanned when the frames are collected.
+
+        Imported events have the columns of their `context` that are there; of live ones it is JSON (`context`).
+        """
+
+        def work() -> list[pl.LazyFrame]:
+            with self.database.view() as connection:
+                return [piece.lazy() for piece in self._pieces(connection, 0, columns, BLOCK, context)]
+
+        return self._filed(work)
+
+    def _pieces(
+        self, connection: sqlite3.Connection, after: int, names: Sequence[str], limit: int, own: Sequence[str] = ()
+    ) -> Iterator[pl.LazyFrame | pl.DataFrame]:
+        """What lies behind an offset, in order: scans of files, and rows of the table, `limit` at a time."""
+        sealed: int = connection.execute("SELECT value FROM facts WHERE name = 'sealed'").fetchone()[0]
+        files, gone = listed(connection, "WHERE last > ?", (after,)), hidden(connection)
+        at = max(after, sealed)
+        first = connection.execute("SELECT min(offset) FROM events WHERE offset > ?", (at,)).fetchone()[0]
+        before = [segment for segment in files if first is None or segment.first < first]
+        yield from scan_all(self.folder, before, names, gone, after, own)
+        sql = f"SELECT offset, {', '.join(names)} FROM events WHERE offset > ? AND offset < ? ORDER BY offset LIMIT ?"
+        for amid in (*files[len(before) :], None):  # parts imported between live events
+            stop = amid.first if amid is not None else LAST
+            while rows := connection.execute(sql, (at, stop, limit)).fetchall():
+                at = rows[-1][0]
+                yield _frame([row[1:] for row in rows], names)
+            if amid is not None:
+                yield from scan_all(self.folder, [amid], names, gone, 0, own)
+                at = amid.last
 
     @property
     def last_offset(self) -> int:
-        """The highest offset given or reserved, 0 before the first."""
-        rows = self._select("SELECT seq FROM sqlite_sequence WHERE name = 'events'", ())
-        return int(rows[0][0]) if rows else 0
+        """The highest offset given or taken, 0 before the first."""
+        return int(self._select("SELECT value FROM facts WHERE name = 'next'", ())[0][0]) - 1
+
+    @property
+    def changes(self) -> str:
+        """What else than new offsets changes what `read` gives: erasures, and events dropped for their age."""
+        erased, _ = self.erased()
+        dropped = self._select("SELECT value FROM facts WHERE name = 'dropped'", ())[0][0]
+        return f"{erased} {dropped}"
 
     def keys(self, entity: Entity) -> Keys:
-        """All keys given so far. Cached: a call reads only what is new."""
+        """All keys given so far; an erased user's has `erased_id` for its id. Cached: a call reads only what is new."""
         with self._reading:
             known = self._keys[entity]
+            if entity == "user":
+                self._marked, late = self.erased(self._marked)
+                late = late[late < len(known)]
+                if len(late):
+                    marks = pl.Series([erased_id(key) for key in late.tolist()], dtype=pl.String)
+                    known = self._keys[entity] = Keys(known.ids.clone().scatter(late, marks))
             rows = self._select(f"SELECT id FROM {KEYS[entity]} WHERE key >= ? ORDER BY key", (len(known),))
             if rows:
                 ids = pl.concat([known.ids, pl.Series("id", [row[0] for row in rows], dtype=pl.String)])
@@ -333,158 +482,41 @@ class EventLog:
         )
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        with self._errors():
-            if connection is None:
-                connection = self._local.connection = self._open()
-                connection.execute("PRAGMA query_only = ON")
-            return connection.execute(sql, values).fetchall()
+        return self.database.select(sql, values)
 
-    # ------------------------------------------------------------------------------------------ the file
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        with self._door:
-            self._connections.append(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
-
-    def _create(self) -> None:
-        until = time.monotonic() + BUSY_S
-        while True:  # the switch to WAL does not wait for a lock by itself
+    def _filed(self, work: Callable[[], T]) -> T:
+        """Work that reads files, again where one was replaced meanwhile. Raises DataError for one that is not whole."""
+        hint = "restore it from a copy; `shortlist import --fresh` makes imported parts anew"
+        for left in reversed(range(TRIES)):
             try:
-                self._writer.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in TABLES.split(";"):
-                    self._writer.execute(statement)
-                self._writer.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                hint = f"this version reads format {VERSION}; use the version that wrote it"
-                raise DataError(f"unknown format {version}", where=str(self.path), hint=hint)
-            self._writer.execute("COMMIT")
-        finally:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """SQLite's errors as ours. Nothing is acknowledged when one is raised."""
-        where = str(self.path)
-        try:
-            yield
-        except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "") or ""
-            if name == "SQLITE_FULL":
-                what, hint = "the disk is full; nothing of this batch was kept", "free some space, then send it again"
-            elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                what, hint = "another process holds the log", "end it, or wait and try again"
-            elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                what, hint = f"not a log, or a damaged one: {error}", "restore it from a copy; do not delete it"
-            else:
-                what, hint = f"the log cannot be used: {error}", "check the disk and permissions"
-            raise DataError(what, where=where, hint=hint) from error
+                return work()
+            except FileNotFoundError as error:
+                if not left:
+                    raise DataError(f"a file is missing: {error}", where=str(self.folder), hint=hint) from error
+            except pl.exceptions.PolarsError as error:
+                raise DataError(f"a file is damaged: {error}", where=str(self.folder), hint=hint) from error
+        raise AssertionError("the last try returns or raises")
 
 
-class _Giver:
-    """Keys of one table inside one transaction: those there, and the next for an id that has none."""
+class _Keyed:
+    """Keys of some ids inside one transaction: those there, and the next ones for ids that have none."""
 
-    def __init__(self, connection: sqlite3.Connection, table: str) -> None:
-        self.connection = connection
-        self.find = f"SELECT key FROM {table} WHERE id = ?"
-        self.give = f"INSERT INTO {table} (key, id) VALUES ((SELECT coalesce(max(key), -1) + 1 FROM {table}), ?)"
+    def __init__(self, table: str, known: dict[str, int], fresh: dict[str, int], last: int) -> None:
+        self.table, self.known, self.fresh, self.last = table, known, fresh, last
+        self.given: list[tuple[int, str]] = []
 
     def key(self, raw: str) -> int:
-        row = self.connection.execute(self.find, (raw,)).fetchone()
-        if row:
-            return int(row[0])
-        given = self.connection.execute(self.give, (raw,)).lastrowid
-        assert given is not None
-        return given
+        key = self.known.get(raw)
+        if key is None:
+            key = self.known[raw] = self.last = self.last + 1
+            self.given.append((key, raw))
+        return key
 
-
-def _insert(connection: sqlite3.Connection, event: Event, now: int, users: _Giver, items: _Giver) -> Outcome:
-    event_id = event.event_id or secrets.token_hex(16)
-    seen = connection.execute("SELECT offset FROM events WHERE event_id = ?", (event_id,)).fetchone()
-    if seen:
-        return Outcome("duplicate", event_id, int(seen[0]))
-    row = (
-        event_id,
-        users.key(str(event.user)),
-        items.key(str(event.item)),
-        event.action,
-        event.value,
-        min(event.time_ms, now),  # a clock that runs ahead a little does not put events behind the next request
-        now,
-        event.request_id,
-        event.position,
-        msgspec.json.encode(event.context).decode() if event.context else None,
-    )
-    offset = connection.execute(
-        "INSERT INTO events (event_id, user, item, action, value, time_ms, received_ms, request_id, position, context)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        row,
-    ).lastrowid
-    return Outcome("accepted", event_id, offset)
-
-
-def _refusal(event: Event, actions: Sequence[str], latest: int) -> Outcome | None:
-    """The outcome of an event that cannot be taken."""
-    reason = _reason(event, actions, latest)
-    if not reason:
-        return None
-    told = event.event_id if event.event_id and not _bad_id(event.event_id, "event_id") else None
-    return Outcome("refused", told, None, reason)
-
-
-def _reason(event: Event, actions: Sequence[str], latest: int) -> str:
-    """Why an event cannot be taken, empty if it can."""
-    for name, raw in (("user", event.user), ("item", event.item)):
-        if reason := _bad_id(str(raw), f"{name} id"):
-            return reason
-    for name, text in (("event_id", event.event_id), ("request_id", event.request_id)):
-        if text is not None and (reason := _bad_id(text, name)):
-            return reason
-    if event.action not in actions:
-        action = event.action[:64]
-        return f"unknown action {action!r}: {nearest(action, list(actions))}"
-    if event.value is not None and not (math.isfinite(event.value) and abs(event.value) <= MAX_FLOAT32):
-        return f"value is not a finite number: {event.value!r}"
-    if event.position is not None and not 1 <= event.position < 2**31:
-        return f"position is out of range: {event.position}, the first is 1"
-    if reason := _bad_time(event.time_ms, latest):
-        return reason
-    try:
-        size = len(msgspec.json.encode(event.context)) if event.context else 0
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return f"context is not plain JSON: {error}"
-    return f"context is longer than {MAX_CONTEXT_BYTES} bytes" if size > MAX_CONTEXT_BYTES else ""
-
-
-def _bad_id(text: str, name: str) -> str:
-    if not text:
-        return f"{name} is empty"
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        return f"{name} is not valid Unicode"
-    return f"{name} is longer than {MAX_ID_BYTES} bytes" if size > MAX_ID_BYTES else ""
-
-
-def _bad_time(time_ms: int, latest: int) -> str:
-    if EARLIEST_S * 1000 <= time_ms <= LATEST_S * 1000:
-        return "" if time_ms <= latest else f"time_ms is in the future: {time_ms}, at most {latest} is taken"
-    for unit, per_second in UNITS.items():
-        if EARLIEST_S * per_second <= time_ms <= LATEST_S * per_second:
-            return f"time_ms looks like {unit}: {time_ms}; milliseconds are expected"
-    return f"time_ms is before 1990 or after 2100: {time_ms}"
+    def give(self, connection: sqlite3.Connection) -> None:
+        """Write the keys that were given."""
+        if self.given:
+            connection.executemany(f"INSERT INTO {self.table} (key, id) VALUES (?, ?)", self.given)
+            self.fresh.update((raw, key) for key, raw in self.given)
 
 
 def _frame(rows: list[tuple[Any, ...]], names: Sequence[str]) -> pl.DataFrame:

@@ -4,7 +4,7 @@ With an event id the id alone counts, without one every column does. Rows are ta
 together, so that memory holds a slice and not the log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,18 @@ class Repeats:
     known: pl.Series
 
 
-def repeats(staged: Path, there: Sequence[Path], schema: Schema, engine: str, rows_per_slice: int) -> Repeats:
-    """Repeats in a staged log (`row` and canonical columns); `there` are parts with the same columns."""
+def repeats(
+    staged: Path,
+    there: Sequence[Path],
+    schema: Schema,
+    engine: str,
+    rows_per_slice: int,
+    told: Callable[[pl.Series], pl.Series] | None = None,
+) -> Repeats:
+    """Repeats in a staged log (`row` and canonical columns); `there` are parts with the same columns.
+
+    `told` says of event ids which are known from elsewhere: from live events.
+    """
     frame = pl.scan_parquet(staged)
     old = pl.scan_parquet(list(there)) if there else None
     total = int(frame.select(pl.len()).collect().item())
@@ -42,12 +52,14 @@ def repeats(staged: Path, there: Sequence[Path], schema: Schema, engine: str, ro
         rows.write_parquet(part)
         first = gather(first_of(open_frame(engine, [part]), names, "row").select("row"))
         again.append(rows.join(first, on="row", how="anti")["row"])
+        left = rows.join(first, on="row", how="semi")
         if old is not None:
             seen = old.filter(mine).select(identity)
-            both = (
-                rows.lazy().join(first.lazy(), on="row", how="semi").join(seen, on=names, how="semi", nulls_equal=True)
-            )
+            both = left.lazy().join(seen, on=names, how="semi", nulls_equal=True)
             known.append(both.select("row").collect(engine="streaming")["row"])
+            left = left.join(known[-1].to_frame(), on="row", how="anti")
+        if told is not None:
+            known.append(left.filter(told(left["event_id"]))["row"])
         part.unlink()
     empty = pl.Series("row", [], dtype=pl.Int64)
     return Repeats(pl.concat([empty, *again]).sort(), pl.concat([empty, *known]).sort())

@@ -122,12 +122,15 @@ def problems(raw: Raw, table: Name = "events") -> list[Problem]:
     for n, rule in enumerate(rules):
         if count := int(answer[f"count{n}"] or 0):
             rows = numbered.filter(rule.bad).head(3).collect(engine="streaming").to_dicts()
-            error = _told(raw, table, rule, count, rows[0].get(rule.column), int(answer[f"first{n}"]))
+            total, first = int(answer["rows"]), int(answer[f"first{n}"])
+            error = _told(raw, table, rule, count, total, rows[0].get(rule.column), first)
             found.append(Problem(rule.name, count, rows, error))
     return found
 
 
-def _told(raw: Raw, table: Name, rule: _Rule, count: int, value: object, row: int) -> DataError:
+def _told(raw: Raw, table: Name, rule: _Rule, count: int, total: int, value: object, row: int) -> DataError:
+    if rule.name.startswith("lengths of ") and isinstance(value, Sequence):
+        value = len(value)
     what, hint = rule.what.format(count=count, value=value), rule.hint
     if rule.name == "time range" and isinstance(value, (int, float, str)):
         declared = _UNITS.get(raw.schema.time_unit, "")
@@ -138,6 +141,9 @@ def _told(raw: Raw, table: Name, rule: _Rule, count: int, value: object, row: in
             hint = f'set schema.time_unit = "{short}"' if short else "divide them down to milliseconds"
             if table != "events":
                 hint = "write them in the unit of the log's times"
+            elif count < total:
+                what = f"{count} of {total} times are no {declared}, the first looks like {looks}: {value}"
+                hint = "write all of them in one unit"
     if rule.name == "actions":
         hint = f"{nearest(str(value), raw.schema.action_names)} or declare schema.actions.{value}"
     return DataError(what, where=raw.place(table, row), hint=hint)
@@ -190,7 +196,21 @@ def _field_rules(name: str, field: Field, types: dict[str, pl.DataType], unit: s
         return [_number_rule(f"values of {name}", name, types)]
     if field.kind == "time":
         return _time_rules(name, "ms" if unit == "none" else unit, types)[1:]  # a time may be missing here
-    return []
+    return _vector_rules(name) if field.kind == "vec" else []
+
+
+def _vector_rules(name: str) -> list[_Rule]:
+    vectors = pl.col(name).cast(pl.List(pl.Float64))
+    lengths = vectors.list.len()
+    other = (lengths != lengths.drop_nulls().first()).fill_null(False)
+    unread = pl.element().is_null() | pl.element().is_nan() | pl.element().is_infinite()
+    bad = vectors.list.eval(unread.fill_null(True)).list.any().fill_null(False)
+    what = f"{{count}} vectors of {name} are not as long as the first one: {{value}} numbers"
+    told = f"{{count}} vectors of {name} hold what is no number"
+    return [
+        _Rule(f"lengths of {name}", name, other, what, "a vec field has one length; leave out what has none"),
+        _Rule(f"numbers of {name}", name, bad, told, "leave the vector out where one of its numbers is missing"),
+    ]
 
 
 def _number_rule(name: str, column: str, types: dict[str, pl.DataType]) -> _Rule:
@@ -213,7 +233,8 @@ def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_
         number = _number(column, types)
         per_second = 1 if unit == "s" else 1000
         unread = pl.col(column).is_not_null() & (number.is_null() | number.is_nan().fill_null(False))
-        outside = ((number < EARLIEST_S * per_second) | (number > LATEST_S * per_second)).fill_null(False)
+        outside = ((number < EARLIEST_S * per_second) | (number > LATEST_S * per_second)) & number.is_not_nan()
+        outside = outside.fill_null(False)
         hint = 'for written dates set schema.time_unit = "iso"'
         told = "{count} times are not numbers: {value!r}"
     return [
@@ -305,7 +326,7 @@ def _fits(field: Field, type_: pl.DataType) -> bool:
         case "varlen" | "seq":
             return listed or (_texty(type_) and field.split is not None)
         case "vec":
-            return listed
+            return isinstance(type_, (pl.List, pl.Array)) and pl.Series(dtype=type_.inner).dtype.is_numeric()
         case "sparse" | "text":
             return not listed and type_ != pl.Struct
 

@@ -6,21 +6,26 @@ context. Fields of kind `text` are left out: they become `vec` in training.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.candidates import Candidates, Ragged, Requests
-from shortlist.features.encoders import HOURS, MERGED, Buckets, Encoders, lists, numbers
-from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Field, Schema
+from shortlist.features.base import Rows
+from shortlist.features.encoders import HOURS, LIVE, MERGED, PLACE, Buckets, Encoders, lists, numbers
+from shortlist.features.featureset import FeatureSet
+from shortlist.schema import ENTITIES, FIRST, PAD, UNKNOWN, Catalogue, Entity, Field, Schema
 
 __all__ = ["Assembler"]
 
 HOUR_MS = 3_600_000
 AGE = Buckets(HOURS)
+PLACES = Buckets((2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 21.0, 51.0))  # 1 to 10 each, then further down
 Padded = tuple[NDArray[np.int64], Mapping[str, NDArray[np.int64]]]
+Declared = Mapping[str, tuple[str, Field, str]]  # column of a batch -> raw column, field, vocabulary
 
 
 @dataclass
@@ -46,6 +51,13 @@ class Table:
             {name: vec[rows] for name, vec in self.vecs.items()},
         )
 
+    def join(self, other: "Table") -> None:
+        """Take in the columns of another table of the same rows."""
+        self.sparse |= other.sparse
+        self.dense |= other.dense
+        self.groups |= other.groups
+        self.vecs |= other.vecs
+
     def columns(self, n: int) -> Columns:
         return Columns.of(n, self.sparse, self.dense, self.groups, self.vecs)
 
@@ -57,23 +69,38 @@ class Assembler:
     `action`, `age` and each sparse item field). Row columns: `item.id`, the fields of items, and for each channel
     `recall.<channel>`, 1 / rank, and `recall_score.<channel>`, its score scaled as in training; both are 0 where it did
     not bring the item. `recall_score.merge` is the merge's, its training mean where there is none.
+
+    Where training knew the place of rows on their page, `live.position` is its bucket: 0, no information, when nothing
+    has a place yet.
+
+    Columns of `features` are `live.<column>` on either side, as `requests.known` answers for them; where nobody does,
+    they have their defaults.
     """
 
-    def __init__(self, schema: Schema, encoders: Encoders, catalogue: Catalogue, history: int = 50) -> None:
-        self.schema = schema
+    def __init__(
+        self,
+        schema: Schema,
+        encoders: Encoders,
+        catalogue: Catalogue,
+        history: int = 50,
+        features: FeatureSet | None = None,
+    ) -> None:
+        self.schema = schema.encoded()
         self.encoders = encoders
         self.history = history
+        self.features = features or FeatureSet()
         self.users, self.items = catalogue.users, catalogue.items
-        self._users = self._encode("user", self.users.columns, len(self.users))
-        self._items = self._encode("item", self.items.columns, len(self.items))
+        self._users = self._encode(self._fields("user"), self.users.columns, len(self.users))
+        self._items = self._encode(self._fields("item"), self.items.columns, len(self.items))
 
     def __call__(self, requests: Requests, candidates: Candidates) -> Batch:
         """All candidates as rows, in their order. Unknown users, items and values get defaults and never raise."""
-        return Batch.of(self.requests(requests), self.rows(candidates, requests.now), candidates.owners)
+        made = Batch.of(self.requests(requests), self.rows(candidates, requests), candidates.owners)
+        return replace(made, now=torch.from_numpy(requests.now))
 
     def bare(self, requests: Requests, candidates: Candidates) -> Batch:
         """As a call, with `user.row` and `item.row` in place of the columns of `sides`: what a file keeps."""
-        request, row = self.requests(requests, bare=True), self.rows(candidates, requests.now, bare=True)
+        request, row = self.requests(requests, bare=True), self.rows(candidates, requests, bare=True)
         return Batch.of(request, row, candidates.owners)
 
     def sides(self) -> dict[str, Columns]:
@@ -83,18 +110,25 @@ class Assembler:
 
     def layout(self, channels: Sequence[str] = (), tasks: Sequence[str] = ()) -> Layout:
         """What a model for these batches is built for, with candidates of these recall channels."""
-        user, context, item = (self._side(entity) for entity in ("user", "context", "item"))
+        user, context, item = (self._side(self._fields(entity)) for entity in ("user", "context", "item"))
+        asked, live = (self._side(self._live(side)) for side in ("request", "row"))
         history = {"item": "item.id", "action": "history.action", "age": "history.age"}
         history |= {f"item.{n}": self.schema.vocab_of("item", n) for n, f in self._sparse_items()}
         request = Side(
-            {"user.id": "user.id", **user.sparse, **context.sparse},
-            (*user.dense, *context.dense),
-            {**user.groups, **context.groups, "history": history},
-            {**user.vecs, **context.vecs},
+            {"user.id": "user.id", **user.sparse, **context.sparse, **asked.sparse},
+            (*user.dense, *context.dense, *asked.dense),
+            {**user.groups, **context.groups, "history": history, **asked.groups},
+            {**user.vecs, **context.vecs, **asked.vecs},
         )
         recalled = tuple(f"{what}.{name}" for name in channels for what in ("recall", "recall_score"))
         recalled += (MERGED,) if channels else ()
-        row = Side({"item.id": "item.id", **item.sparse}, (*item.dense, *recalled), item.groups, item.vecs)
+        place = {f"{LIVE}{PLACE}": f"{LIVE}{PLACE}"} if self.encoders.placed else {}
+        row = Side(
+            {"item.id": "item.id", **item.sparse, **place, **live.sparse},
+            (*item.dense, *recalled, *live.dense),
+            {**item.groups, **live.groups},
+            {**item.vecs, **live.vecs},
+        )
         groups = [*request.groups.values(), *row.groups.values()]
         used = [*request.sparse.values(), *row.sparse.values(), *(v for g in groups for v in g.values())]
         sizes = self._sizes()
@@ -104,16 +138,15 @@ class Assembler:
         """Request columns [R]."""
         table = self._entities("user", requests.users, requests.now, bare)
         asked = {name: requests.context[name] for name in self.schema.context if name in requests.context}
-        here = self._encode("context", asked, len(requests)).take(np.arange(len(requests)), requests.now)
-        table.sparse |= here.sparse
-        table.dense |= here.dense
-        table.groups |= here.groups | {"history": self._history(requests.history, requests.now)}
-        table.vecs |= here.vecs
+        rows = np.arange(len(requests))
+        table.join(self._encode(self._fields("context"), asked, len(requests)).take(rows, requests.now))
+        table.groups["history"] = self._history(requests.history, requests.now)
+        table.join(self._asked("request", Rows(requests, rows, None)))
         return table.columns(len(requests))
 
-    def rows(self, candidates: Candidates, now: NDArray[np.int64], *, bare: bool = False) -> Columns:
+    def rows(self, candidates: Candidates, requests: Requests, *, bare: bool = False) -> Columns:
         """Row columns [N] at the time of each candidate's request."""
-        table = self._entities("item", candidates.items, now[candidates.owners], bare)
+        table = self._entities("item", candidates.items, requests.now[candidates.owners], bare)
         for n, name in enumerate(candidates.channels):
             rank, score = candidates.rank[:, n].astype(np.float32), candidates.score[:, n]
             table.dense[f"recall.{name}"] = np.divide(1.0, rank, out=np.zeros_like(rank), where=rank > 0)
@@ -125,11 +158,27 @@ class Assembler:
             merged = candidates.scores.get("merge", np.full(len(candidates), np.nan, dtype=np.float32))
             scale = self.encoders.scales.get(MERGED)
             table.dense[MERGED] = scale(merged) if scale else np.nan_to_num(merged)
+        if self.encoders.placed:
+            nowhere = np.full(len(candidates), np.nan, dtype=np.float32)
+            place = candidates.scores.get(PLACE, nowhere)
+            table.sparse[f"{LIVE}{PLACE}"] = np.where(np.isfinite(place), PLACES(place), PAD)
+        table.join(self._asked("row", Rows(requests, candidates.owners, candidates.items)))
         return table.columns(len(candidates))
 
     def entries(self, keys: NDArray[np.int64], now: NDArray[np.int64]) -> Columns:
         """Row columns of items by key, without what a request adds: the item side, for an index or a cache."""
         return self._entities("item", keys, now, False).columns(len(keys))
+
+    def ages(self, keys: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Numbers [M, N] that tell apart what `entries` of items by key [N] are at moments [M]: an item's own are equal
+        where all its ages are. None where no column of items is an age."""
+        if not self._items.times:
+            return None
+        rows, out = self.items.rows(keys), np.zeros((len(now), len(keys)), dtype=np.int64)
+        for times in self._items.times.values():
+            age = AGE(((now[:, None] - times[rows]) / HOUR_MS).ravel()).reshape(out.shape)
+            out = out * len(AGE) + age
+        return out
 
     def _entities(self, entity: Entity, keys: NDArray[np.int64], now: NDArray[np.int64], bare: bool) -> Table:
         """The id and the fields of users or items by key; `bare` leaves the place of the fields instead of them."""
@@ -166,21 +215,44 @@ class Assembler:
     def _sparse_items(self) -> list[tuple[str, Field]]:
         return [(name, declared) for name, declared in self.schema.items.items() if declared.kind == "sparse"]
 
-    def _side(self, entity: Entity) -> Side:
-        """The declared fields of an entity as columns, in the order of `Table.take`: ages behind the rest."""
-        fields = {f"{entity}.{name}": (name, declared) for name, declared in self.schema.fields(entity).items()}
-        sparse = {full: self.schema.vocab_of(entity, name) for full, (name, f) in fields.items() if f.kind == "sparse"}
-        own = {full: full for full, (_, f) in fields.items() if f.kind == "dense" and f.buckets}
-        ages = {full: f"{full}.age" for full, (_, f) in fields.items() if f.kind == "time"}
+    def _fields(self, entity: Entity) -> Declared:
+        """The declared fields of an entity."""
+        fields = self.schema.fields(entity).items()
+        return {f"{entity}.{name}": (name, f, self.schema.vocab_of(entity, name)) for name, f in fields}
+
+    def _live(self, side: Literal["request", "row"]) -> Declared:
+        """The feature columns of a side."""
+        columns = {name: column for name, column in self.features.columns.items() if column.side == side}
+        return {f"{LIVE}{name}": (name, c.field, c.field.vocab or f"{LIVE}{name}") for name, c in columns.items()}
+
+    def _asked(self, side: Literal["request", "row"], rows: Rows) -> Table:
+        """Feature columns [N] of a side, as they are known at the moments of the requests."""
+        declared, known = self._live(side), rows.requests.known
+        if not declared:
+            return Table()
+        raw: dict[str, NDArray[Any]] = dict(known.columns(rows)) if known is not None else {}
+        for full, rate in self.encoders.rates.items():
+            name = full.removeprefix(LIVE)
+            column = self.features.columns.get(name)
+            if column is not None and column.trials is not None and {name, column.trials} <= raw.keys():
+                raw[name] = rate(numbers(raw[name]), numbers(raw[column.trials]))
+        n = len(rows.owners)
+        return self._encode(declared, raw, n).take(np.arange(n), rows.at)
+
+    def _side(self, declared: Declared) -> Side:
+        """Fields as columns, in the order of `Table.take`: ages behind the rest."""
+        sparse, groups = {}, {}
+        for full, (_, f, vocabulary) in declared.items():
+            if f.kind == "sparse" or (f.kind == "dense" and f.buckets):
+                sparse[full] = vocabulary if f.kind == "sparse" else full
+            elif f.kind in ("varlen", "seq"):
+                groups[full] = {"value": vocabulary}
+        ages = {full: f"{full}.age" for full, (_, f, _) in declared.items() if f.kind == "time"}
         return Side(
-            {full: (sparse | own)[full] for full in fields if full in sparse or full in own} | ages,
-            tuple(full for full, (_, f) in fields.items() if f.kind == "dense" and not f.buckets),
-            {
-                full: {"value": self.schema.vocab_of(entity, name)}
-                for full, (name, f) in fields.items()
-                if f.kind in ("varlen", "seq")
-            },
-            {full: self.encoders.widths.get(full, 0) for full, (_, f) in fields.items() if f.kind == "vec"},
+            sparse | ages,
+            tuple(full for full, (_, f, _) in declared.items() if f.kind == "dense" and not f.buckets),
+            groups,
+            {full: self.encoders.widths.get(full, 0) for full, (_, f, _) in declared.items() if f.kind == "vec"},
         )
 
     def _sizes(self) -> dict[str, int]:
@@ -188,30 +260,28 @@ class Assembler:
         fitted = self.encoders
         sizes = {"user.id": len(fitted.users), "item.id": len(fitted.items), "history.age": len(AGE)}
         sizes["history.action"] = FIRST + len(self.schema.actions)
-        for entity in ENTITIES:
-            for name, declared in self.schema.fields(entity).items():
-                full, vocabulary = f"{entity}.{name}", self.schema.vocab_of(entity, name)
-                if declared.kind == "time":
-                    sizes[f"{full}.age"] = len(AGE)
-                elif declared.kind == "dense":
-                    sizes[full] = len(fitted.buckets.get(full, Buckets(())))
-                elif vocabulary in fitted.vocabularies:
-                    sizes[vocabulary] = len(fitted.vocabularies[vocabulary])
+        sizes[f"{LIVE}{PLACE}"] = len(PLACES)
+        declared = [*(self._fields(entity) for entity in ENTITIES), self._live("request"), self._live("row")]
+        for full, (_, field_, vocabulary) in (entry for part in declared for entry in part.items()):
+            if field_.kind == "time":
+                sizes[f"{full}.age"] = len(AGE)
+            elif field_.kind == "dense":
+                sizes[full] = len(fitted.buckets.get(full, Buckets(())))
+            elif vocabulary in fitted.vocabularies:
+                sizes[vocabulary] = len(fitted.vocabularies[vocabulary])
         return sizes
 
-    def _encode(self, entity: Entity, columns: Mapping[str, NDArray[Any]], n: int) -> Table:
-        """The declared fields of n entities, with one more row of defaults. An absent column is all defaults."""
+    def _encode(self, fields: Declared, columns: Mapping[str, NDArray[Any]], n: int) -> Table:
+        """Fields of n entities, with one more row of defaults. An absent column is all defaults."""
         table, fitted = Table(), self.encoders
         missing = np.full(n, np.nan)
-        for name, declared in self.schema.fields(entity).items():
-            full = f"{entity}.{name}"
+        for full, (name, declared, words) in fields.items():
             column = columns.get(name, missing)
+            vocabulary = fitted.vocabularies.get(words)
             if declared.kind == "sparse":
-                vocabulary = fitted.vocabularies.get(self.schema.vocab_of(entity, name))
                 ids = vocabulary.encode(column) if vocabulary else np.full(n, UNKNOWN)
                 table.sparse[full] = np.append(ids, UNKNOWN)
             elif declared.kind in ("varlen", "seq"):
-                vocabulary = fitted.vocabularies.get(self.schema.vocab_of(entity, name))
                 lengths, flat = lists(column)
                 ids = vocabulary.encode(flat) if vocabulary else np.full(len(flat), UNKNOWN)
                 table.groups[full] = pad(np.append(lengths, 0), {"value": ids}, fitted.widths.get(full, 1))

@@ -6,33 +6,50 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.errors import DataError
-from shortlist.events.log import EventLog
-from shortlist.schema import Schema
-from shortlist.store.base import State, Store, entries, overlay
+from shortlist.errors import ArtifactError, DataError
+from shortlist.events.base import Log
+from shortlist.feedback.backfill import backfill
+from shortlist.schema import MISSING, Schema
+from shortlist.store.base import State, entries, overlay
+from shortlist.store.states import States
 
 __all__ = ["follow", "state", "Follower"]
+
+LIMIT = 10_000  # events of one transaction
 
 logger = logging.getLogger(__name__)
 
 
-def follow(log: EventLog, store: Store, limit: int = 10_000) -> int:
-    """Apply at most `limit` events that the store has not seen. Returns how many; 0 when it has caught up."""
+def follow(log: Log, store: States, limit: int = LIMIT) -> int:
+    """Apply at most `limit` events that the store has not seen, and erasures. Returns how many; 0 when it is level.
+
+    Events and the offset behind them are written together, so that a process killed at any point applies each event
+    once: what was written is not read again, and what was not is. Raises DataError while another process writes.
+    """
     rows = log.read(store.offset, limit)
     if len(rows):
         store.apply(rows, int(rows["offset"][-1]))
+    number, users = log.erased(store.erased)
+    if len(users):
+        store.erase(users, number)
     return len(rows)
 
 
 def state(
-    log: EventLog,
-    store: Store,
+    log: Log,
+    store: States,
     schema: Schema,
     users: NDArray[np.int64],
     now: NDArray[np.int64] | int,
     last: int | None = None,
 ) -> State:
-    """State of users [R] as of the end of the log: an acknowledged event counts at once, whoever applies it later."""
+    """State of users [R] as of the end of the log: an acknowledged event counts at once, whoever applies it later.
+
+    A user who was erased has none, whether or not the store has followed.
+    """
+    gone = np.fromiter((user != MISSING and log.gone(user) for user in users.tolist()), dtype=bool, count=len(users))
+    if bool(gone.any()):
+        users = np.where(gone, MISSING, users)
     held = store.read(users, now, last)
     tail = log.tail(np.unique(users), held.offset)
     if tail.is_empty():
@@ -42,14 +59,19 @@ def state(
 
 
 class Follower:
-    """A thread that keeps a store up to date. What fails is tried again; `error` says what is wrong at present."""
+    """A thread that keeps a store up to date. What fails is tried again; `error` says what is wrong at present.
 
-    def __init__(self, log: EventLog, store: Store, every_ms: float = 200.0, limit: int = 10_000) -> None:
+    Of several followers of one store one writes; another takes over when that one has gone. A store that has nothing
+    yet, or has lost what it had, is filled from the whole log first.
+    """
+
+    def __init__(self, log: Log, store: States, every_ms: float = 200.0, limit: int = LIMIT) -> None:
         self.log = log
         self.store = store
         self.every_ms = every_ms
         self.limit = limit
-        self.error: DataError | None = None
+        self.error: DataError | ArtifactError | None = None
+        self.writes = False  # whether it is the one that writes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
 
@@ -70,11 +92,28 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                behind = follow(self.log, self.store, self.limit) == self.limit
+                behind = self._turn() and self._step()
                 self.error = None
-            except DataError as error:
+            except (DataError, ArtifactError) as error:
                 if self.error is None or self.error.what != error.what:
                     logger.warning("the store does not follow the log: %s", error)
                 self.error, behind = error, False
             if not behind:
                 self._stop.wait(self.every_ms / 1000)
+
+    def _turn(self) -> bool:
+        """Whether it is this one that writes."""
+        try:
+            self.store.blobs.claim()
+        except DataError:
+            self.writes = False
+            _ = self.store.offset  # raises where the store cannot be had at all
+            return False
+        self.writes = True
+        return True
+
+    def _step(self) -> bool:
+        """Whether there may be more."""
+        if not self.store.offset and self.log.last_offset > self.limit:
+            return backfill(self.log, self.store) > 0
+        return follow(self.log, self.store, self.limit) == self.limit

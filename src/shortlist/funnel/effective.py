@@ -21,6 +21,7 @@ from shortlist.config import (
     plain,
 )
 from shortlist.expressions import Expression
+from shortlist.features import content
 from shortlist.funnel import recipes
 from shortlist.schema import Catalogue, Schema
 
@@ -48,7 +49,9 @@ def effective(config: ProjectConfig, schema: Schema) -> dict[str, Any]:
         ranker: RankerConfig | None = getattr(config, name)
         if ranker is not None:
             table[name] = _ranker(ranker, name, schema)
+    content.check(schema)
     words = recipes.document(config, schema, models)
+    table["feature"] = [{"name": f["name"], "use": f["use"], **_shown(f["options"])} for f in words["features"]]
     table |= _stages(config, "", schema, channels)
     for name, scene in config.scene.items():
         table["scene"][name] |= _stages(scene, f"scene.{name}.", schema, tuple(words["scenes"][name]["channels"]))

@@ -313,7 +313,8 @@ class Funnel:
                 _note(degraded, f"late:{stage.name}", everyone)
                 return candidates, scores
             tasks = stage.scorer.score(requests, candidates.only(living))
-            fused = np.asarray(stage.fuse(tasks, len(living)), dtype=np.float64)
+            terms = {"merge": candidates.scores["merge"][living], **tasks}
+            fused = np.asarray(stage.fuse(terms, len(living)), dtype=np.float64)
             if fused.shape != living.shape:
                 raise ValueError(f"stage {stage.name!r} returned scores of shape {fused.shape}, not {living.shape}")
         except Exception as error:

@@ -6,6 +6,7 @@ The document is plain JSON and names parts by their files, so a server needs no 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 from shortlist.artifact import Artifact
@@ -23,11 +24,14 @@ from shortlist.config import (
 )
 from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
+from shortlist.features.content import stored, with_vectors
+from shortlist.features.featureset import FeatureSet
 from shortlist.funnel.pipeline import Channel, Funnel, Stage
 from shortlist.schema import Catalogue, Schema
 
-__all__ = ["document", "assemble", "split_options", "source_of", "part_of"]
+__all__ = ["document", "assemble", "seen", "split_options", "source_of", "part_of", "TEXT"]
 
+TEXT = "text"  # the artifact of vectors that texts became
 SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
 SELECTORS, BOOSTERS = "shortlist.funnel.selectors", "shortlist.traffic"
 
@@ -54,8 +58,13 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
 
 
-def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a release that is words: schema, channels and scenes, defaults in place. `models` by channel name."""
+def document(
+    config: ProjectConfig, schema: Schema, models: Mapping[str, Any], folder: Path | None = None
+) -> dict[str, Any]:
+    """The part of a release that is words: schema, features, channels and scenes, defaults in place.
+
+    `models` by channel name; `folder` is the project's, where files are that features name.
+    """
     channels = []
     for channel in config.recall:
         model = models[channel.name]
@@ -81,7 +90,8 @@ def document(config: ProjectConfig, schema: Schema, models: Mapping[str, Any]) -
         _fuse(name, stages[name])
     fallback = next((c.name for c in config.recall if source_of(models[c.name]) == "popular"), None)
     return {
-        "schema": plain(schema), "channels": channels, "stages": stages, "scenes": scenes, "fallback": fallback,
+        "schema": plain(schema), "features": FeatureSet.of(config.feature, schema, folder).words(),
+        "channels": channels, "stages": stages, "scenes": scenes, "fallback": fallback,
         "experiments": plain(config.experiment),
     }  # fmt: skip
 
@@ -112,16 +122,17 @@ def assemble(
 ) -> dict[str, Funnel]:
     """Funnels by scene. `artifact(name)` opens a channel's or a stage's; parts are built once and shared by scenes."""
     schema = Schema.parse(document["schema"], "release.schema")
+    read = seen(schema, catalogue, artifact)
     sources: dict[str, Channel] = {}
     for entry in document["channels"]:
         name = entry["name"]
         kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
         options = build(kind.Config, entry["options"], f"recall.{name}")
         made = artifact(name)
-        learned = (_restored(made, schema, catalogue),) if getattr(kind, "learned", False) else ()
+        learned = (_restored(made, schema, read),) if getattr(kind, "learned", False) else ()
         sources[name] = Channel(name, kind(options, made.form(), schema, *learned), entry["quota"])
     stages = {
-        name: Stage(name, _restored(artifact(name), schema, catalogue), _fuse(name, table), table["keep"])
+        name: Stage(name, _restored(artifact(name), schema, read), _fuse(name, table), table["keep"])
         for name, table in document.get("stages", {}).items()
     }
     fallback = sources.get(document["fallback"] or "")
@@ -143,6 +154,11 @@ def assemble(
     return funnels
 
 
+def seen(schema: Schema, catalogue: Catalogue, artifact: Callable[[str], Artifact]) -> Catalogue:
+    """The catalogue as models see it: texts that have an encoder are the vectors of the artifact `text`."""
+    return with_vectors(catalogue, stored(artifact(TEXT))) if schema.encoded() is not schema else catalogue
+
+
 def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:
     from shortlist.models.learned import restore  # torch is loaded only where a release needs it
 
@@ -150,10 +166,10 @@ def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:
 
 
 def _fuse(name: str, table: Mapping[str, Any]) -> Expression:
-    """The stage's expression. Raises ConfigError for a name that is no task."""
+    """The stage's expression over tasks and the merge's score. Raises ConfigError for any other name."""
     fuse = Expression.parse(table["fuse"], f"{name}.fuse")
     for word in sorted(fuse.names):
-        if word not in table["tasks"]:
+        if word not in (*table["tasks"], "merge"):
             raise ConfigError(f"no task is called {word!r}", where=f"{name}.fuse", hint=nearest(word, table["tasks"]))
     return fuse
 

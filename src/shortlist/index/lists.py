@@ -1,11 +1,12 @@
 """Lists made searchable: sums of the lists of some keys, for one request or thousands. R requests, H keys
 asked, K lists, I items."""
 
-__all__ = ["ListIndex", "cut"]
+__all__ = ["Kept", "KeptIndex", "ListIndex", "cut", "searchable"]
 
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -82,6 +83,31 @@ class ListIndex:
         sums.sort_indices()
         row = np.repeat(np.arange(len(starts)), np.diff(sums.indptr))
         return owners[starts[row]], self.items[sums.indices], sums.data.astype(np.float32, copy=False)
+
+
+class Kept(Protocol):
+    """Lists that lie elsewhere, to be read by key or by label (`store/lists.py`). All of one version at a time."""
+
+    def take(self, keys: Ints) -> Lists: ...
+    def named(self, labels: Iterable[str]) -> Lists: ...
+
+
+class KeptIndex:
+    """What `ListIndex` does, over lists that lie elsewhere: those asked for are read at once, for all requests."""
+
+    def __init__(self, form: Kept) -> None:
+        self.form = form
+
+    def gather(self, owners: Ints, keys: Ints, weights: Floats) -> Rows:
+        return ListIndex(self.form.take(keys)).gather(owners, keys, weights)
+
+    def top(self, owners: Ints, keys: Ints, weights: Floats, n: int, keep: Keep | None = None) -> Rows:
+        return ListIndex(self.form.take(keys)).top(owners, keys, weights, n, keep)
+
+
+def searchable(form: Lists | Kept) -> ListIndex | KeptIndex:
+    """The index over lists, wherever they are."""
+    return ListIndex(form) if isinstance(form, Lists) else KeptIndex(form)
 
 
 def _joined(parts: list[Rows]) -> Rows:

@@ -21,13 +21,15 @@ from shortlist.config import build, find
 from shortlist.errors import ArtifactError
 from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
+from shortlist.features.featureset import FeatureSet
 from shortlist.models.runtimes import Eager, Runtime, opened
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["Learned", "parts", "restore", "PACKAGES"]
 
 PACKAGES = ("shortlist.models.recall", "shortlist.models.coarse", "shortlist.models.rank")
-WEIGHT, FITTED = "weight.", "fitted."
+WEIGHT, FITTED, STEPS = "weight.", "fitted.", "steps."
+ORDER = 1e-4  # of a probability is the logit's: a map that is level somewhere keeps the order there
 BLOCK = 65_536  # rows of the catalogue encoded at once
 
 
@@ -35,9 +37,10 @@ BLOCK = 65_536  # rows of the catalogue encoded at once
 class Learned:
     """A module in eval mode and the assembler of its batches.
 
-    `platt` (a, b) of a task makes its logit z a probability sigmoid(a z + b), `measures` are tasks whose output is a
-    value and no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V]; `runtime` is what runs a
-    ranker, the module itself by default.
+    `platt` (a, b) of a task makes its logit z a probability sigmoid(a z + b), `steps` [2, K] of a task another way:
+    logits, ascending, and the probability at each, straight between. `measures` are tasks whose output is a value and
+    no logit, `items` the item side of a coarse ranker, encoded once [I + 1, V]; `runtime` is what runs a ranker, the
+    module itself by default.
     """
 
     model: Any
@@ -47,6 +50,7 @@ class Learned:
     measures: frozenset[str] = frozenset()
     items: Tensor | None = None
     runtime: Runtime | None = None
+    steps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def query(self, requests: Requests) -> NDArray[np.float32]:
         """A retriever's vectors of requests [R, D]."""
@@ -60,11 +64,16 @@ class Learned:
 
     def score(self, requests: Requests, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
         """A ranker's probabilities (or values) [N] by task."""
-        out = {}
-        for task, z in self.logits(requests, candidates).items():
-            a, b = self.platt.get(task, (1.0, 0.0))
-            out[task] = z if task in self.measures else expit(a * z + b).astype(np.float32)
-        return out
+        return {task: self._said(task, z) for task, z in self.logits(requests, candidates).items()}
+
+    def _said(self, task: str, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        if task in self.measures:
+            return z
+        if task in self.steps:
+            level = np.interp(z, *self.steps[task])
+            return (level + ORDER * (expit(z.astype(np.float64)) - level)).astype(np.float32)
+        a, b = self.platt.get(task, (1.0, 0.0))
+        return np.asarray(expit(a * z + b).astype(np.float32))
 
     def logits(self, requests: Requests, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
         """What the module gives [N] by task, before calibration."""
@@ -109,12 +118,15 @@ def parts(
         "channels": list(channels),
         "tasks": list(learned.layout.tasks),
         "platt": {task: list(pair) for task, pair in learned.platt.items()},
+        "steps": sorted(learned.steps),
         "measures": sorted(learned.measures),
+        "features": learned.assembler.features.words(),
         "history": learned.assembler.history,
         "encoders": table,
         "arrays": sorted(fitted),
     }
-    return config, weights | {f"{FITTED}{name}": array for name, array in fitted.items()}
+    maps = {f"{STEPS}{task}": steps for task, steps in learned.steps.items()}
+    return config, weights | {f"{FITTED}{name}": array for name, array in fitted.items()} | maps
 
 
 def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned:
@@ -124,7 +136,9 @@ def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned
     """
     config = artifact.manifest.config
     fitted = {name: np.array(artifact.array(f"{FITTED}{name}")) for name in config["arrays"]}
-    assembler = Assembler(schema, Encoders.restore(config["encoders"], fitted), catalogue, config["history"])
+    features = FeatureSet.restored(config.get("features", ()), schema)
+    encoders = Encoders.restore(config["encoders"], fitted)
+    assembler = Assembler(schema, encoders, catalogue, config["history"], features)
     layout = assembler.layout(config["channels"], config["tasks"])
     kind: Any = find(config["use"], PACKAGES, artifact.manifest.name)
     model: nn.Module = kind(build(kind.Config, config["options"], artifact.manifest.name), layout)
@@ -140,6 +154,7 @@ def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned
         layout,
         {task: (a, b) for task, (a, b) in config["platt"].items()},
         frozenset(config["measures"]),
+        steps={task: np.array(artifact.array(f"{STEPS}{task}")) for task in config.get("steps", ())},
     )
     learned = learned.cached(artifact.manifest.created_ms)
     return replace(learned, runtime=opened(artifact, learned))

@@ -9,6 +9,7 @@ import numpy as np
 from shortlist.candidates import Ragged
 from shortlist.config import ServeConfig, nearest
 from shortlist.errors import ConfigError, RequestError
+from shortlist.events.context import typed
 from shortlist.events.log import FUTURE_MS
 from shortlist.expressions import Expression
 from shortlist.schema import MISSING
@@ -126,11 +127,15 @@ def _session(live: Live, session: Sequence[SessionEvent], now: int) -> Ragged:
 
 
 def _context(live: Live, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Declared fields as training has them: a number, a text, a list of texts; None for what is none of it."""
     known = [*live.schema.context, *([live.schema.region] if live.schema.region else [])]
     for name in context:
         if name not in known:
             raise RequestError(f"unknown context {name!r}", where="context", hint=nearest(name, known))
-    return dict(context)
+    fields = live.schema.context
+    return {
+        name: typed([value], fields[name]).to_list()[0] if name in fields else value for name, value in context.items()
+    }
 
 
 def _where(live: Live, text: str | None) -> Expression | None:

@@ -22,8 +22,9 @@ from shortlist.artifact import Release, Releases
 from shortlist.candidates import Mask, Ragged, Requests, Slates
 from shortlist.config import ServeConfig, nearest
 from shortlist.errors import ArtifactError, DataError, RequestError, ShortlistError
+from shortlist.events.base import Log
 from shortlist.events.log import Event as LogEvent
-from shortlist.events.log import EventLog
+from shortlist.events.slates import FOLDER
 from shortlist.funnel import explain as explaining
 from shortlist.funnel import trace as tracing
 from shortlist.funnel.pipeline import BACKFILL, Channel, Funnel, Keep
@@ -70,6 +71,17 @@ NOTHING = State(Ragged.empty(1), Ragged.empty(1), 0)
 
 
 @dataclass(frozen=True)
+class Met:
+    """What is known when a request is answered: the user's key (it may be younger than the release), what they did, and
+    what answers for features that count."""
+
+    key: int
+    state: State = NOTHING
+    known: Any = None
+
+
+
+@dataclass(frozen=True)
 class Record:
     """An answer, kept with what it was chosen from. JSON is made of it when somebody asks.
 
@@ -92,7 +104,7 @@ class Engine:
     def __init__(
         self,
         releases: Releases,
-        log: EventLog,
+        log: Log,
         users: Callable[[Release], Users],
         config: ServeConfig,
         clock: Callable[[], int],
@@ -111,7 +123,8 @@ class Engine:
         self._slots = threading.Semaphore(SLOTS)
         self._ring: OrderedDict[str, Record] = OrderedDict()
         self._ring_lock = threading.Lock()
-        self._exposures = Exposures(log, QUEUE, self.meters.drop)
+        rows = releases.folder.parent / FOLDER
+        self._exposures = Exposures(log, QUEUE, self.meters.drop, rows, config.rejected)
 
     def close(self) -> None:
         """Write what waits to be logged and let go of threads. The log stays open: it is the caller's."""
@@ -226,7 +239,8 @@ class Engine:
         if not preview:
             stages = {**slates.took_ms, "total": took}
             self.meters.slate(ask.scene, stages, tracing.fates(slates), notes, now)
-            self._exposures.put(Exposure(answer, now, offset, ask.context))
+            stage = next((stage.name for stage in reversed(live.funnels[ask.scene].stages)), "")
+            self._exposures.put(Exposure(answer, now, offset, ask.context, slates, live.schema, stage))
         if debug:
             return msgspec.structs.replace(answer, trace=tracing.trace(slates, 0, live.name))
         return answer
@@ -243,48 +257,50 @@ class Engine:
         except Exception:
             LOG.exception("the funnel of scene %s failed", ask.scene)
             note = "failed:funnel"
-        slates = live.hot.run(requests_of(live, ask, ask.key, NOTHING), strict=False)
+        slates = live.hot.run(requests_of(live, ask, Met(ask.key)), strict=False)
         told = {name: hit for name, hit in slates.degraded.items() if name != BACKFILL}
         return 0, replace(slates, degraded=told), [note]
 
     def _funnel(self, live: Live, ask: Ask, begun: float, deadline_s: float) -> tuple[int, Slates, list[str]]:
         started = time.perf_counter()
-        key, state, notes = self._state(live, ask, begun + deadline_s * STATE_SHARE)
+        met, notes = self._state(live, ask, begun + deadline_s * STATE_SHARE)
         took = (time.perf_counter() - started) * 1000.0
-        requests = requests_of(live, ask, key, state)
+        requests = requests_of(live, ask, met)
         funnel = live.funnels[ask.scene]
         slates = funnel.run(requests, strict=False, deadline=begun + deadline_s * CHANNEL_SHARE)
-        return state.offset, replace(slates, took_ms={"state": took, **slates.took_ms}), notes
+        return met.state.offset, replace(slates, took_ms={"state": took, **slates.took_ms}), notes
 
-    def _state(self, live: Live, ask: Ask, until: float) -> tuple[int, State, list[str]]:
-        """The user's key (it may be younger than the release), what is known; nothing where that is late or fails."""
+    def _state(self, live: Live, ask: Ask, until: float) -> tuple["Met", list[str]]:
+        """What is known of the user; nothing where that is late or fails."""
 
-        def read() -> tuple[int, State]:
+        def read() -> Met:
             if not self._slots.acquire(blocking=False):
                 what = "the state of users has too many calls under way"
                 raise OverloadedError(what, where="state", hint="the store or the log is hanging")
             try:
-                key = self.log.key("user", ask.user) if ask.key == MISSING else ask.key
-                return key, live.users(np.array([key]), np.array([ask.now])) if key != MISSING else NOTHING
+                stale = ask.key == MISSING or self.log.gone(ask.key)  # younger than the release, or erased since
+                key = self.log.key("user", ask.user) if stale else ask.key
+                state = live.users(np.array([key]), np.array([ask.now])) if key != MISSING else NOTHING
+                return Met(key, state, live.users.known())
             finally:
                 self._slots.release()
 
         call = self._pool.submit(read)
         try:
-            return *call.result(timeout=max(0.0, until - time.monotonic())), []
+            return call.result(timeout=max(0.0, until - time.monotonic())), []
         except (TooLate, CancelledError):
             call.cancel()
-            return ask.key, NOTHING, ["late:state"]
+            return Met(ask.key), ["late:state"]
         except Exception:
             LOG.exception("the state of a user cannot be had")
-            return ask.key, NOTHING, ["failed:state"]
+            return Met(ask.key), ["failed:state"]
 
     def _now(self, live: Live, ask: Ask) -> Requests:
         """The request with what is known now, for looking at. Raises LateError where nothing can be known."""
-        key, state, notes = self._state(live, ask, time.monotonic() + self.config.deadline_ms / 1000.0)
+        met, notes = self._state(live, ask, time.monotonic() + self.config.deadline_ms / 1000.0)
         if notes:
             raise LateError(f"the user's state cannot be had: {notes[0]}", where="state", hint="try again")
-        return requests_of(live, ask, key, state)
+        return requests_of(live, ask, met)
 
     # ------------------------------------------------------------------------------------------ looking
 
@@ -463,20 +479,28 @@ class Engine:
         return ReleaseList(found, self.refused.what if self.refused is not None else None)
 
 
-def requests_of(live: Live, ask: Ask, key: int, state: State) -> Requests:
+def requests_of(live: Live, ask: Ask, met: Met) -> Requests:
     """The funnel's request: a batch of one, made as it is made offline."""
     return make(
-        np.array([key]),
+        np.array([met.key]),
         np.array([ask.now]),
         ask.n,
-        together(state, ask.session),
+        together(met.state, ask.session),
         live.schema,
         live.release.catalogue,
         exclude=ask.exclude,
-        context={name: np.array([value], dtype=object) for name, value in ask.context.items()},
+        context={name: _column(value) for name, value in ask.context.items()},
         where=ask.where,
         ids=(ask.user,),
+        known=met.known,
     )
+
+
+def _column(value: Any) -> NDArray[Any]:
+    """One request's value as a column, whatever it is."""
+    column = np.empty(1, dtype=object)
+    column[0] = value
+    return column
 
 
 def find_channel(live: Live, name: str, scene: str | None = None) -> tuple[str, Funnel, Channel]:

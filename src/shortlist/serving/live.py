@@ -17,7 +17,7 @@ from shortlist.artifact import Release, check_fits
 from shortlist.candidates import Mask, Ragged, Requests
 from shortlist.config import ExperimentConfig, build
 from shortlist.errors import ArtifactError
-from shortlist.events.log import EventLog
+from shortlist.events.base import Log
 from shortlist.experiments.assignment import Layer
 from shortlist.forms import Form, Lists, of_region
 from shortlist.funnel.filters.excluded import Excluded
@@ -42,6 +42,9 @@ class Users(Protocol):
     """What is known of users at a moment, acknowledged events included: keys [R], `now` [R] ms."""
 
     def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State: ...
+
+    def known(self) -> Any:
+        """What answers for features in one request (`features.base.Known`), None where there are no features."""
 
     def close(self) -> None:
         """No longer needed: another release has its own."""
@@ -169,7 +172,7 @@ class Live:
 
 
 def open_release(
-    release: Release, log: EventLog, users: Users, pool: ThreadPoolExecutor, slots: int, hot: int, now: int
+    release: Release, log: Log, users: Users, pool: ThreadPoolExecutor, slots: int, hot: int, now: int
 ) -> Live:
     """Build everything an answer needs and ask it once in every scene. Raises when any of it does not work.
 
@@ -259,17 +262,19 @@ def _warm(live: Live, now: int) -> None:
         for key in (MISSING, 0) if len(live.release.users) else (MISSING,):
             events = together(live.users(np.array([key]), np.array([now]))) if key != MISSING else Ragged.empty(1)
             n = live.page(scene)
-            funnel.run(_request(live.release, live.schema, key, n, now, events), strict=True)
+            funnel.run(_request(live.release, live.schema, key, n, now, events, live.users.known()), strict=True)
     live.hot.run(_request(live.release, live.schema, MISSING, 1, now, Ragged.empty(1)))
 
 
-def _request(release: Release, schema: Schema, key: int, n: int, now: int, events: Ragged) -> Requests:
-    return make(np.array([key]), np.array([now]), n, events, schema, release.catalogue)
+def _request(
+    release: Release, schema: Schema, key: int, n: int, now: int, events: Ragged, known: Any = None
+) -> Requests:
+    return make(np.array([key]), np.array([now]), n, events, schema, release.catalogue, known=known)
 
 
-def _same_keys(release: str, entity: Any, ids: pl.Series, log: EventLog) -> None:
+def _same_keys(release: str, entity: Any, ids: pl.Series, log: Log) -> None:
     """Raises ArtifactError when the release was made from another log, so that keys would mean other things."""
     for n in np.unique(np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).astype(np.int64)).tolist():
-        if log.key(entity, ids[n]) != n:
+        if log.key(entity, ids[n]) != n and not (entity == "user" and log.gone(n)):
             what = f"{entity} {ids[n]!r} has another key in this project's log"
             raise ArtifactError(what, where=f"release {release}", hint="publish it from this project")

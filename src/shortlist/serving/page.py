@@ -26,6 +26,7 @@ def page(live: Live, slates: Slates) -> list[Shown]:
     columns = {name: live.column(name, keys) for name in live.shown_fields}
     causes = _causes(live, slates, keys)
     region = live.region(slates.requests)
+    tasks = _tasks(slates)
     out = []
     for k, (key, score) in enumerate(zip(keys.tolist(), slates.scores[: len(picks)].tolist(), strict=True)):
         brought = [Brought(**row) for row in reasons(slates, int(picks[k]))]
@@ -33,7 +34,7 @@ def page(live: Live, slates: Slates) -> list[Shown]:
         shown = Shown(
             item=live.name(key),
             score=finite(score),
-            tasks={},
+            tasks={name: float(v) for name, column in tasks.items() if math.isfinite(v := column[picks[k]])},
             channels=brought,
             reasons=words(brought, live.source, titled, region),
             title=titles[k],
@@ -42,6 +43,14 @@ def page(live: Live, slates: Slates) -> list[Shown]:
         )
         out.append(shown)
     return out
+
+
+def _tasks(slates: Slates) -> dict[str, NDArray[np.float32]]:
+    """What the last scoring stage says of each candidate [N], by task; nothing where the merge alone scored."""
+    scores = slates.candidates.scores
+    last = next((stage for stage in ("rank", "coarse") if stage in scores), None)
+    prefix = f"{last}."
+    return {name.removeprefix(prefix): column for name, column in scores.items() if name.startswith(prefix)}
 
 
 def _causes(live: Live, slates: Slates, keys: NDArray[np.int64]) -> dict[str, list[str | None]]:

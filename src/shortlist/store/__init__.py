@@ -1,5 +1,7 @@
-"""Online state by key: one protocol, one conformance suite, several homes."""
+"""Online state by key: one protocol of blobs, one conformance suite, three homes; and what the blobs say of users."""
 
-from shortlist.store.base import State, Store
+from shortlist.store.base import State
+from shortlist.store.blobs import Blobs
+from shortlist.store.states import States
 
-__all__ = ["Store", "State"]
+__all__ = ["Blobs", "State", "States"]

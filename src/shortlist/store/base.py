@@ -1,12 +1,11 @@
 """Online state by user key: what a user did and was shown of late. R users asked, E events, H events told.
 
-A store holds raw values (keys, times, action codes) and the log offset up to which it has read. State and offset move
-together, so that a reader can lay the rest of the log over it and miss nothing and count nothing twice.
+State and the log offset up to which it was read are told together, so that a reader can lay the rest of the log over
+it and miss nothing and count nothing twice.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ from shortlist.config import nearest
 from shortlist.errors import DataError
 from shortlist.schema import Schema
 
-__all__ = ["Store", "State", "Entries", "entries", "overlay"]
+__all__ = ["State", "Entries", "entries", "overlay"]
 
 COLUMNS = ("offset", "user", "item", "action", "time_ms")
 
@@ -28,34 +27,6 @@ class State(NamedTuple):
     history: Ragged
     shown: Ragged
     offset: int
-
-
-class Store(Protocol):
-    """Where online state lives. One writer, many readers; every method sees a whole batch or none of it."""
-
-    @property
-    def offset(self) -> int:
-        """The last log offset applied, 0 before the first."""
-        ...
-
-    def read(self, users: NDArray[np.int64], now: NDArray[np.int64] | int, last: int | None = None) -> State:
-        """State of users [R] at `now` (ms, one or [R]): events up to that time, at most `last` of each kind.
-
-        An unknown user has none.
-        """
-        ...
-
-    def apply(self, events: pl.DataFrame, offset: int) -> None:
-        """Take in events of the log (offset, user, item, action, time_ms) and stand at `offset`.
-
-        Events at or below the present offset are ignored: applying again changes nothing. The order in which events
-        arrive does not matter: what is kept are the latest of each user by (time, offset).
-        """
-        ...
-
-    def load(self, history: pl.DataFrame, offset: int | None = None) -> None:
-        """Replace all state by these events; stand at `offset`, by default that of the last event."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,27 +44,6 @@ class Entries:
 
     def take(self, at: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Entries":
         return Entries(self.users[at], self.items[at], self.times[at], self.actions[at], self.offsets[at])
-
-    def join(self, other: "Entries") -> "Entries":
-        """Both, sorted."""
-        both = [
-            np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("users", "items", "times", "actions", "offsets")
-        ]
-        order = np.lexsort((both[4], both[2], both[0]))
-        return Entries(*(column[order] for column in both))
-
-    def latest(self, caps: Mapping[bool, int], interest: NDArray[np.bool_]) -> "Entries":
-        """The last `caps[True]` interactions and `caps[False]` exposures of each user; `interest` by action code."""
-        liked = interest[self.actions]
-        keep = np.ones(len(self), dtype=bool)
-        for kind, cap in caps.items():
-            at = np.flatnonzero(liked == kind)
-            _, counts = np.unique(self.users[at], return_counts=True)
-            if len(counts) and int(counts.max()) > cap:
-                ends = np.repeat(np.cumsum(counts), counts)
-                keep[at[ends - np.arange(len(at)) > cap]] = False
-        return self if bool(keep.all()) else self.take(keep)
 
     def spans(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places of the events of each asked user, one after the other, and how many each has [R]."""

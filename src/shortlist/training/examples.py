@@ -7,7 +7,9 @@ target is an example; otherwise every row whose item was wanted.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shortlist.batch import Batch, Columns
@@ -15,8 +17,9 @@ from shortlist.config import nearest
 from shortlist.errors import ConfigError
 from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
+from shortlist.training.loss import CatalogueRows, Dated
 
-__all__ = ["Examples", "examples", "ITEM"]
+__all__ = ["Examples", "examples", "not_negatives", "sides", "ITEM"]
 
 ITEM = "item.id"
 
@@ -61,3 +64,47 @@ def _labels(batch: Batch, task: str) -> Tensor:
     column = batch.tasks.index(task) if task else 0
     label = batch.labels[:, column].float()
     return label if batch.valid is None else torch.where(batch.valid[:, column], label, 0.0)
+
+
+def not_negatives(batch: Batch, found: Examples, known: str) -> NDArray[np.int64]:
+    """What each example may not have as a negative [M, K], filled up with 0: what its request wants elsewhere in the
+    batch, and the items of its group `known`."""
+    request = batch.request_of[found.row]
+    parts = [found.item.unsqueeze(1)]
+    if found.per_step:
+        assert batch.targets is not None
+        parts.append(batch.targets[found.row])
+    else:
+        parts.append(_lists(request, found.item, len(batch.request))[request])
+    if known in batch.request.groups:
+        group = batch.request.groups[known]
+        parts.append((group.channels["item"] * group.mask)[request])
+    out: NDArray[np.int64] = torch.cat(parts, dim=1).cpu().numpy()
+    return out
+
+
+def sides(
+    model: Retriever, batch: Batch, found: Examples, drawn_Mn: Tensor, catalogue: CatalogueRows
+) -> tuple[Tensor, Tensor]:
+    """Vectors of the examples' own items [M, D] and of those drawn for them [M, n, D], at the same moment: an age of
+    another day would tell them apart."""
+    if isinstance(catalogue, Dated) and batch.now is not None and not found.per_step:
+        n = drawn_Mn.shape[1]
+        now_M = batch.now[batch.request_of[found.row]]
+        rows = catalogue.at(drawn_Mn.flatten().cpu(), now_M.repeat_interleave(n).cpu()).to(drawn_Mn.device)
+        others = model.candidate(rows)
+        return model.candidate(batch.row)[found.row], others.view(len(now_M), n, others.shape[1])
+    ids, place = torch.unique(torch.cat([found.item, drawn_Mn.flatten()]), return_inverse=True)
+    items_ND = model.candidate(catalogue(ids.cpu()).to(ids.device))
+    own, other = place[: len(found.item)], place[len(found.item) :].view_as(drawn_Mn)
+    return items_ND[own], items_ND[other]
+
+
+def _lists(owner: Tensor, items: Tensor, owners: int) -> Tensor:
+    """Items by owner [R, K], filled up with 0."""
+    order = owner.argsort(stable=True)
+    counts = torch.bincount(owner, minlength=owners)
+    rank = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
+    lists = items.new_zeros(owners, int(counts.max()) if owners else 0)
+    lists[owner[order], rank] = items[order]
+    return lists

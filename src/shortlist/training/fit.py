@@ -10,8 +10,10 @@ from shortlist.artifact import Artifact, Manifest, check_fits, load, save
 from shortlist.config import ChannelConfig, find
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ArtifactError, DataError
+from shortlist.features.base import Known
+from shortlist.features.featureset import FeatureSet
 from shortlist.schema import Catalogue, Schema
-from shortlist.training.plan import RECALL, Plan
+from shortlist.training.plan import RECALL, Plan, linked
 
 __all__ = ["Fitted", "Progress", "fit", "models_of", "fitted"]
 
@@ -43,11 +45,14 @@ def fit(
     snapshot: str,
     created_ms: int,
     progress: Progress | None = None,
+    features: FeatureSet | None = None,
+    known: Known | None = None,
 ) -> dict[str, Fitted]:
     """Fit each channel on the events that show interest, into `folder`.
 
     Interactions of weight 0 (impressions) teach nothing. A model with gradients keeps its run under `.runs`: stopped,
-    it goes on from there. Raises DataError where nothing is left to learn from.
+    it goes on from there. Of the `features`, for which `known` answers, retrievers read those of requests: an item's
+    vector is made before anyone asks. Raises DataError where nothing is left to learn from.
     """
     interest = interactions.where(schema.weights[interactions.actions] > 0)
     if not len(interest):
@@ -55,7 +60,7 @@ def fit(
         raise DataError("no event shows interest: nothing to learn from", where="training", hint=hint)
     now = int(interest.times.max()) + 1
     done: dict[str, Fitted] = {}
-    for n, plan in enumerate(plans):
+    for n, plan in enumerate(linked(plans)):
         if progress:
             progress(n, len(plans), plan.name)
         started = time.perf_counter()
@@ -67,6 +72,7 @@ def fit(
             manifest = retriever(
                 plan, interest, catalogue, schema, folder / plan.name,
                 run=folder / ".runs" / plan.name, snapshot=snapshot, created_ms=created_ms, progress=progress,
+                features=features, known=known,
             )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     if progress:
@@ -108,13 +114,13 @@ def _solve(
 def fitted(plans: Sequence[Plan], schema: Schema, folder: Path, snapshot: str) -> dict[str, Artifact] | None:
     """The artifacts of an earlier fit, if all are there and were made from this data, schema and configuration."""
     found: dict[str, Artifact] = {}
-    for plan in plans:
+    for plan in linked(plans):
         try:
             artifact = load(folder / plan.name, verify=False)
             check_fits(artifact.manifest, schema)
         except ArtifactError:
             return None
-        words = {key: artifact.manifest.config.get(key) for key in ("use", "options", "train", "loss")}
+        words = {key: artifact.manifest.config.get(key) for key in plan.words()}
         if artifact.manifest.snapshot != snapshot or words != plan.words():
             return None
         found[plan.name] = artifact

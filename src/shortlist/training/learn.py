@@ -29,18 +29,23 @@ from shortlist.dataset.ranking import Outcomes, Ranking
 from shortlist.dataset.sequences import Sequences
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.assemble import Assembler
+from shortlist.features.base import Known, Rows
 from shortlist.features.encoders import Encoders
+from shortlist.features.featureset import FeatureSet
 from shortlist.forms import Metric, Vectors
 from shortlist.metrics import ctr
 from shortlist.models.learned import Learned, parts
 from shortlist.schema import FIRST, Catalogue, Schema
-from shortlist.training.calibrate import platt
+from shortlist.training.calibrate import Isotonic, isotonic, platt
 from shortlist.training.checkpoints import fingerprint
 from shortlist.training.fit import Progress
 from shortlist.training.frequency import Counted, Streaming
+from shortlist.training.hard import pool
 from shortlist.training.loop import Loop, Step, train
+from shortlist.training.loss import CatalogueRows
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.pairwise import Pairwise
+from shortlist.training.objectives.pointwise import Pointwise
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
 from shortlist.training.scores import table
@@ -49,6 +54,8 @@ __all__ = ["Training", "retriever", "ranker", "RankerData", "settings", "reads_o
 
 
 LOG = logging.getLogger("shortlist.training")
+FITTED = 20_000  # requests of a retriever that features are encoded after
+UNITS = 4_096  # requests of a ranker whose candidates features are encoded after
 
 
 @frozen
@@ -59,9 +66,10 @@ class Training(Loop.Config):
     batch_size: Count = 256
     history: Count = 50
     threads: Count = 1
-    objective: Literal["softmax", "pairwise"] = "softmax"  # of a retriever
+    objective: Literal["softmax", "pairwise", "pointwise"] = "softmax"  # of a retriever
     frequency: Literal["exact", "streaming"] = "exact"  # how often items are columns of a batch: counted, or estimated
     held: Annotated[float, Ge(0), Lt(1)] = 0.0  # of a retriever's users: their last event says when to stop
+    calibration: Literal["platt", "isotonic", "none"] = "platt"  # of a ranker's tasks whose negatives were drawn
 
 
 def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
@@ -74,8 +82,12 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
             raise ConfigError("patience without anything to look at", where=f"{plan.where}.train", hint=hint)
         # what a user has met is no negative; steps of one sequence have no history of their own
         known = {} if hasattr(plan.kind, "states") else {"known": "history"}
-        kind: Any = Softmax.Config if train.objective == "softmax" else Pairwise.Config
-        return train, build(kind, {**known, **plan.loss}, f"{plan.where}.loss")
+        kind: Any = {"softmax": Softmax, "pairwise": Pairwise, "pointwise": Pointwise}[train.objective]
+        loss = build(kind.Config, {**known, **plan.loss}, f"{plan.where}.loss")
+        if getattr(loss, "hard", None) is not None and hasattr(plan.kind, "states"):
+            hint = "take hard away, or take a model that learns from one event at a time"
+            raise ConfigError("steps of sequences have no user to rank for", where=f"{plan.where}.loss.hard", hint=hint)
+        return train, loss
     train = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
     loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
     for name in (*loss.weights, *loss.regression):
@@ -112,20 +124,67 @@ def own(run: Path, identity: str) -> Path:
 
 
 def encoded(
-    schema: Schema, catalogue: Catalogue, log: Interactions, history: int, recalled: Candidates | None = None
+    schema: Schema,
+    catalogue: Catalogue,
+    log: Interactions,
+    history: int,
+    recalled: Candidates | None = None,
+    context: Mapping[str, NDArray[Any]] | None = None,
 ) -> Assembler:
-    """Encoders fitted on what this log meets, and on the scores of what was recalled, and on nothing else."""
-    encoders = Encoders.fit(schema, catalogue, log.user_keys, log.item_keys)
+    """Encoders fitted on what this log meets, on the scores of what was recalled, and on nothing else. `context` are
+    columns of requests, where the log has none of its own."""
+    encoders = Encoders.fit(schema, catalogue, log.user_keys, log.item_keys, {**(context or {}), **log.context})
     if recalled is not None:
         encoders = encoders.scored(recalled)
     return Assembler(schema, encoders, catalogue, history)
 
 
-def rows_of(assembler: Assembler, now: int) -> Callable[[Tensor], Columns]:
-    """Row columns of items by id (from 2): the catalogue that sampled negatives are taken from."""
-    keys = assembler.encoders.items.keys
-    every = assembler.entries(keys, np.full(len(keys), now, dtype=np.int64))
-    return lambda ids: every.take(ids - 2)
+def featured(
+    assembler: Assembler, features: FeatureSet, requests: Requests, rows: tuple[Requests, Candidates] | None = None
+) -> Assembler:
+    """With feature columns, encoded as these requests and, of candidates, these rows of training have them.
+
+    Raises DataError where nobody answers for the features.
+    """
+    if not len(features):
+        return assembler
+    known: Known | None = requests.known
+    if known is None:
+        what = f"{len(features)} features, and nobody answers for them"
+        raise DataError(what, where="training", hint="give the requests `known` (features.replay)")
+    raw = dict(known.columns(Rows(requests, np.arange(len(requests)), None)))
+    if rows is not None:
+        raw |= known.columns(Rows(rows[0], rows[1].owners, rows[1].items))
+    given = {name: (column, raw[name]) for name, column in features.columns.items() if name in raw}
+    made = assembler.encoders.featured(given)
+    catalogue = Catalogue(assembler.users, assembler.items)
+    return Assembler(assembler.schema, made, catalogue, assembler.history, features)
+
+
+class Aging:
+    """Row columns of items by id (from 2), at one moment or at a moment each."""
+
+    def __init__(self, assembler: Assembler, now: int) -> None:
+        self.assembler, self.keys = assembler, assembler.encoders.items.keys
+        self.every = assembler.entries(self.keys, np.full(len(self.keys), now, dtype=np.int64))
+
+    def __call__(self, ids: Tensor) -> Columns:
+        return self.every.take(ids - FIRST)
+
+    def at(self, ids: Tensor, now: Tensor) -> Columns:
+        return self.assembler.entries(self.keys[ids.numpy() - FIRST], now.numpy())
+
+    def ages(self, ids: Tensor, now: Tensor) -> Tensor:
+        ages = self.assembler.ages(self.keys[ids.numpy() - FIRST], now.numpy())
+        assert ages is not None
+        return torch.from_numpy(ages)
+
+
+def rows_of(assembler: Assembler, now: int) -> CatalogueRows:
+    """Row columns of items by id (from 2): the catalogue that negatives are taken from."""
+    aging = Aging(assembler, now)
+    none = np.zeros(0, dtype=np.int64)
+    return aging.__call__ if assembler.ages(none, none) is None else aging
 
 
 def retriever(
@@ -139,39 +198,51 @@ def retriever(
     snapshot: str,
     created_ms: int,
     progress: Progress | None = None,
+    features: FeatureSet | None = None,
+    known: Known | None = None,
 ) -> Manifest:
     """Train one retriever and save its weights, its encoders and its items' vectors.
 
-    A model with `states` learns from every step of whole sequences, another from one event at a time. A run that was
-    stopped goes on from `run`. Raises ConfigError for options, DataError for a log that teaches nothing.
+    A model with `states` learns from every step of whole sequences, another from one event at a time, whose requests
+    have the `features` that are theirs: an item is indexed before anyone asks. `known` answers for these. A run that
+    was stopped goes on from `run`. Raises ConfigError for options, DataError for a log that teaches nothing.
     """
     config, loss = settings(plan, schema)
     log = interactions.liked(schema.weights)
     now = int(log.times.max()) + 1
+    by_step = hasattr(plan.kind, "states")
+    live = FeatureSet() if by_step or features is None else features.side("request")
     assembler = encoded(schema, catalogue, log, config.history)
-    layout = assembler.layout()
-    torch.manual_seed(config.seed)  # the weights a model starts with
-    model = plan.kind(plan.config(), layout)
-    by_step = hasattr(model, "states")
-    asked: Pairs | None = None
-    ties: Literal["time", "log"] = "log" if schema.time_unit == "none" else "time"
-    source: Sequences | Pairs
+    late = np.zeros(len(log), dtype=bool)
     if config.held:
         last_of = np.append(log.users[1:] != log.users[:-1], True)
         users = np.random.default_rng(config.seed).permutation(log.user_keys)
         late = last_of & np.isin(log.users, users[: max(1, int(config.held * len(users)))])
-        asked = Pairs(log, assembler, config.history, ties=ties, where=late)
-        log = log.where(~late)
-    source = (
-        Sequences.of(log, assembler, config.history) if by_step else Pairs(log, assembler, config.history, ties=ties)
-    )
-    objective: Softmax | Pairwise
+    learned_on = log.where(~late) if config.held else log
+    ties: Literal["time", "log"] = "log" if schema.time_unit == "none" else "time"
+    look = max(config.history, live.last)  # features may look further back than the model
+    pairs = partial(Pairs, last=look, ties=ties, known=known)
+    if len(live):
+        every = pairs(learned_on, assembler)
+        some = np.random.default_rng(config.seed).permutation(len(every))[:FITTED]
+        assembler = featured(assembler, live, every.requests(np.sort(some)))
+    layout = assembler.layout()
+    torch.manual_seed(config.seed)  # the weights a model starts with
+    model = plan.kind(plan.config(), layout)
+    asked = pairs(log, assembler, where=late) if config.held else None
+    source: Sequences | Pairs
+    source = Sequences.of(learned_on, assembler, config.history) if by_step else pairs(learned_on, assembler)
+    objective: Softmax | Pairwise | Pointwise
     rows, counts = rows_of(assembler, now), source.counts
     if config.objective == "softmax":
         often = Counted(counts) if config.frequency == "exact" else Streaming()
         objective = Softmax(loss, plan.kind.metric, frequency=often, catalogue=rows, counts=counts)
-    else:
+    elif config.objective == "pairwise":
         objective = Pairwise(loss, plan.kind.metric, catalogue=rows, counts=counts)
+    else:
+        objective = Pointwise(loss, plan.kind.metric, (), catalogue=rows, counts=counts)
+    if not isinstance(objective, Pointwise) and loss.hard is not None:
+        objective.pool = pool(loss.hard, folder.parent, learned_on, assembler, f"{plan.where}.loss", known)
     batches = Loader(source, config.batch_size, config.seed)
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
@@ -197,7 +268,7 @@ def retriever(
         reads=reads_of(schema),
         fingerprint=schema.fingerprint(reads_of(schema)),
         snapshot=snapshot,
-        metrics={"events": len(log), "items": len(keys), "loss": last.loss if last else 0.0},
+        metrics={"events": len(learned_on), "items": len(keys), "loss": last.loss if last else 0.0},
         created_ms=created_ms,
     )
 
@@ -250,15 +321,24 @@ def ranker(
     snapshot: str,
     created_ms: int,
     progress: Progress | None = None,
+    features: FeatureSet | None = None,
 ) -> Manifest:
     """Train a coarse ranker or a ranker on what a funnel recalled, and save what serving needs.
 
     It stops where the mean AUC of the held requests' lists (GAUC of the first task) is best. Where negatives were
-    drawn, logits are calibrated on all that was recalled for the held requests (Platt 1999).
+    drawn, logits are calibrated on all that was recalled for the held requests, as `train.calibration` says. The
+    `features`, for which `data.requests.known` answers, are encoded as the rows of the other requests have them.
     Raises ConfigError, DataError.
     """
     config, loss = settings(plan, schema)
-    assembler = encoded(schema, catalogue, data.log, config.history, data.candidates)
+    context = {name: column[~data.held] for name, column in data.requests.context.items()}
+    assembler = encoded(schema, catalogue, data.log, config.history, data.candidates, context)
+    if features is not None and len(features):
+        every = data.some(~data.held, assembler, config.seed)
+        some = np.random.default_rng(config.seed).permutation(len(every))[:UNITS]
+        made = every.examples(np.sort(some))
+        asked = every.examples(np.arange(len(every))).requests
+        assembler = featured(assembler, features, asked, (made.requests, made.candidates))
     channels = data.candidates.channels
     layout = assembler.layout(channels, tuple(schema.tasks))
     torch.manual_seed(config.seed)
@@ -277,7 +357,7 @@ def ranker(
             _tell(progress, plan, last, len(batches) * config.epochs)
     learned = Learned(model.cpu().eval(), assembler, layout, {}, frozenset(loss.regression))
     with threads(config.threads):
-        learned = replace(learned, platt=calibrated(learned, data, schema))
+        learned = calibrated(learned, data, schema, config.calibration)
     config_, arrays = parts(learned, plan.use, plan.options, channels)
     return save(
         folder,
@@ -293,27 +373,44 @@ def ranker(
     )
 
 
-def calibrated(learned: Learned, data: RankerData, schema: Schema) -> dict[str, tuple[float, float]]:
-    """(a, b) of each task whose negatives were drawn, from the held requests' whole lists, where nothing was drawn.
+def calibrated(
+    learned: Learned, data: RankerData, schema: Schema, how: Literal["platt", "isotonic", "none"]
+) -> Learned:
+    """With a map to probabilities for each task whose negatives were drawn, fitted on the held requests' whole lists,
+    where nothing was drawn.
 
     A task with one class among them stays as it was learned.
     """
+    if how == "none":
+        return learned
     candidates = data.candidates.only(np.flatnonzero(data.held[data.candidates.owners] & data.candidates.alive))
     logits = learned.logits(data.requests, candidates)
     outcomes = data.outcomes
     owners = np.repeat(np.arange(len(data.requests)), np.diff(outcomes.offsets))
     width = int(max(candidates.items.max(initial=0), outcomes.items.max(initial=0))) + 1
     codes = candidates.owners * width + candidates.items
-    out = {}
+    lines: dict[str, tuple[float, float]] = {}
+    steps: dict[str, NDArray[np.float64]] = {}
     for n, (name, task) in enumerate(schema.tasks.items()):
         if isinstance(task.on, str) or name in learned.measures:
             continue
         hit = (outcomes.labels[:, n] > 0) & outcomes.valid[:, n]
         y = np.isin(codes, owners[hit] * width + outcomes.items[hit])
-        if bool(y.any()) and not bool(y.all()):
+        if not bool(y.any()) or bool(y.all()):
+            continue
+        if how == "platt":
             found = platt(logits[name], y)
-            out[name] = (found.a, found.b)
-    return out
+            lines[name] = (found.a, found.b)
+        else:
+            steps[name] = corners(isotonic(logits[name], y))
+    return replace(learned, platt=lines, steps=steps)
+
+
+def corners(found: Isotonic) -> NDArray[np.float64]:
+    """The points [2, K] of a map between which it is straight: the ends of each level."""
+    inner = np.zeros(len(found.y), dtype=bool)
+    inner[1:-1] = (found.y[1:-1] == found.y[:-2]) & (found.y[1:-1] == found.y[2:])
+    return np.stack([found.x[~inner], found.y[~inner]])
 
 
 def _tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from shortlist.batch import Batch, Columns
 
-__all__ = ["Loss", "Objective", "CatalogueRows"]
+__all__ = ["Loss", "Objective", "CatalogueRows", "Dated"]
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,18 @@ Objective = Callable[[Any, Batch], Loss]
 
 CatalogueRows = Callable[[Tensor], Columns]
 """Row columns of catalogue items [N], given their ids (from 2)."""
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """Rows of a catalogue whose items look different at different moments: they have ages."""
+
+    def __call__(self, ids: Tensor) -> Columns: ...
+
+    def at(self, ids: Tensor, now: Tensor) -> Columns:
+        """Row columns of items [N] at a moment each [N] (ms)."""
+        ...
+
+    def ages(self, ids: Tensor, now: Tensor) -> Tensor:
+        """Numbers [M, N]: at moments [M] where an item [N] has equal ones, `at` gives equal rows."""
+        ...

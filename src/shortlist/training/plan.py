@@ -1,13 +1,13 @@
 """What is to be trained: a model by name, its options, and the tables `train` and `loss` of the configuration."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shortlist.config import ChannelConfig, RankerConfig, build, find, own_keys, plain
+from shortlist.config import ChannelConfig, RankerConfig, build, find, nearest, own_keys, plain
 from shortlist.errors import ConfigError
 
-__all__ = ["Plan", "plan_of"]
+__all__ = ["Plan", "linked", "plan_of"]
 
 RECALL, COARSE, RANK = "shortlist.models.recall", "shortlist.models.coarse", "shortlist.models.rank"
 PACKAGES = {"coarse": COARSE, "rank": RANK}
@@ -15,7 +15,8 @@ PACKAGES = {"coarse": COARSE, "rank": RANK}
 
 @dataclass(frozen=True)
 class Plan:
-    """`kind` is the class; `options` are the model's own, without those of the source that will query it."""
+    """`kind` is the class; `options` are the model's own, without those of the source that will query it. `after` is
+    the channel that must be fitted before it, whose index its hard negatives come from."""
 
     name: str
     use: str
@@ -23,6 +24,7 @@ class Plan:
     options: Mapping[str, Any]
     train: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
+    after: "Plan | None" = None
 
     @property
     def where(self) -> str:
@@ -41,7 +43,22 @@ class Plan:
 
     def words(self) -> dict[str, Any]:
         """All that the result depends on, as plain values: what tells an old fit from a new one."""
-        return {"use": self.use, "options": plain(self.config()), "train": dict(self.train), "loss": dict(self.loss)}
+        words = {"use": self.use, "options": plain(self.config()), "train": dict(self.train), "loss": dict(self.loss)}
+        return words | ({"after": self.after.words()} if self.after is not None else {})
+
+
+def linked(plans: Sequence[Plan]) -> list[Plan]:
+    """The same, each with the channel that its `loss.hard` names. Raises ConfigError where that is none before it."""
+    done: list[Plan] = []
+    for plan in plans:
+        hard = plan.loss.get("hard")
+        name = hard.get("of") if isinstance(hard, Mapping) else None
+        before = {other.name: other for other in done}
+        if isinstance(name, str) and name not in before:
+            what, hint = f"no channel before it is called {name!r}", nearest(name, list(before))
+            raise ConfigError(what, where=f"{plan.where}.loss.hard.of", hint=hint)
+        done.append(replace(plan, after=before[name]) if isinstance(name, str) else plan)
+    return done
 
 
 def plan_of(config: ChannelConfig | RankerConfig, name: str, options: Mapping[str, Any]) -> Plan:

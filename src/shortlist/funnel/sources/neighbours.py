@@ -6,7 +6,7 @@ from shortlist.candidates import Requests
 from shortlist.config import Count, Positive, frozen
 from shortlist.forms import Lists
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.lists import ListIndex
+from shortlist.index.lists import Kept, searchable
 from shortlist.schema import Schema
 
 __all__ = ["Neighbours"]
@@ -27,9 +27,9 @@ class Neighbours:
         last: Count | None = 30
         half_life_hours: Positive | None = None
 
-    def __init__(self, config: Config, form: Lists, schema: Schema) -> None:
+    def __init__(self, config: Config, form: Lists | Kept, schema: Schema) -> None:
         self.config = config
-        self.index = ListIndex(form)
+        self.index = searchable(form)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Neighbours of each user's history; a user without history gets none."""

@@ -5,6 +5,7 @@ a column of a recall channel that is missing is 0, for a scene may do without a 
 """
 
 from collections.abc import Container
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from shortlist.batch import Columns, Side
 from shortlist.models.blocks.embed import Embed
 
-__all__ = ["Fields", "flat", "width", "dense", "RECALL"]
+__all__ = ["Fields", "flat", "width", "dense", "lasting", "LIVE", "RECALL"]
 
 RECALL = ("recall.", "recall_score.")  # columns of a recall channel: not there where it was not asked
+LIVE = (*RECALL, "cross.", "live.")  # what the names of columns that change between requests begin with
 
 
 class Fields(nn.Module):
@@ -37,6 +39,17 @@ class Fields(nn.Module):
             parts.append(dense(columns, side).unsqueeze(2) * self.dense)
         parts += [matrix(columns.vecs[name]).unsqueeze(1) for name, matrix in zip(side.vecs, self.vecs, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def lasting(row: Side) -> Side:
+    """Row columns that an index or a cache may hold: none that belongs to a request, or to its moment."""
+    return replace(
+        row,
+        sparse={name: words for name, words in row.sparse.items() if not name.startswith(LIVE)},
+        dense=tuple(name for name in row.dense if not name.startswith(LIVE)),
+        groups={name: channels for name, channels in row.groups.items() if not name.startswith(LIVE)},
+        vecs={name: wide for name, wide in row.vecs.items() if not name.startswith(LIVE)},
+    )
 
 
 def width(side: Side, dim: int, without: Container[str] = ()) -> int:

@@ -12,11 +12,10 @@ from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.config import Count, Share, frozen
 from shortlist.errors import ConfigError
 from shortlist.models.blocks.embed import Embed
-from shortlist.models.blocks.fields import RECALL, flat, width
+from shortlist.models.blocks.fields import LIVE, flat, width
 from shortlist.models.blocks.heads import Heads
 from shortlist.models.blocks.mlp import mlp
 
-LIVE = (*RECALL, "cross.", "live.")  # what the names of columns that change between requests begin with
 AGE = ".age"  # what the vocabulary of a time since something ends with
 
 

@@ -1,7 +1,8 @@
 """DSSM: two towers that meet in a cosine (Huang et al., CIKM 2013; unit vectors: Yi et al., RecSys 2019).
 R requests, N items, D width.
 
-Reads every column of requests (a history as its mean) and of items, not which channel brought them. Queries [R, D]."""
+Reads every column of requests (a history as its mean), and of items those that last: not which channel brought them,
+no count of late. Queries [R, D]."""
 
 __all__ = ["DSSM"]
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from shortlist.batch import Columns, Layout
 from shortlist.config import Count, Share, frozen
 from shortlist.models.blocks.embed import Embed
+from shortlist.models.blocks.fields import lasting
 from shortlist.models.blocks.tower import Tower
 
 
@@ -35,7 +37,7 @@ class DSSM(nn.Module):
         super().__init__()
         self.embed = Embed(layout, config.dim)
         self.user_tower = Tower(layout.request, config.dim, config.hidden, config.out, config.dropout)
-        self.item_tower = Tower(layout.row, config.dim, config.hidden, config.out, config.dropout)
+        self.item_tower = Tower(lasting(layout.row), config.dim, config.hidden, config.out, config.dropout)
 
     def query(self, request: Columns) -> Tensor:
         """u [R, D]."""

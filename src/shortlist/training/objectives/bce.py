@@ -20,13 +20,15 @@ class Bce(nn.Module):
     """Sum over tasks of omega_t L_t, for a model whose forward gives task -> logit [B].
 
     L_t is the mean over rows that carry the label of weight * log loss, or of weight * squared error for a task of
-    `regression`, where the model's output is the value itself.
+    `regression`, where the model's output is the value itself. `listwise` adds the cross entropy of a softmax over the
+    labelled rows of each request (Cao et al., ICML 2007, ListNet top one), so that the order inside a list counts.
     """
 
     @frozen
     class Config:
         weights: dict[str, NonNegative] = field(default_factory=dict)  # omega of a task; 1 where none is named
         regression: tuple[str, ...] = ()
+        listwise: NonNegative = 0.0  # beside it, this much of the softmax loss of each request's list
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -59,8 +61,22 @@ def multitask(logits: Mapping[str, Tensor], batch: Batch, config: Bce.Config) ->
             each = functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
         each = torch.where(valid, each * weights, 0.0)
         losses[task] = each.sum() / valid.sum().clamp(min=1)
+        if config.listwise and not measure:
+            losses[task] = losses[task] + config.listwise * listwise(logit, label, valid, weights, batch.request_of)
     total = sum((config.weights.get(task, 1.0) * loss for task, loss in losses.items()), torch.zeros(()))
     return Loss(total, {task: loss.detach() for task, loss in losses.items()})
+
+
+def listwise(logit: Tensor, label: Tensor, valid: Tensor, weights: Tensor, request_of: Tensor) -> Tensor:
+    """Mean over positives of -log softmax among the valid rows of their request, each times weight and label."""
+    requests = int(request_of.max()) + 1 if len(request_of) else 0
+    z = torch.where(valid, logit, -torch.inf)
+    top = z.new_full((requests,), -torch.inf).scatter_reduce(0, request_of, z, "amax").detach()
+    shifted = torch.where(valid, logit - torch.where(valid, top[request_of], 0.0), 0.0)
+    mass = z.new_zeros(requests).scatter_add(0, request_of, torch.where(valid, shifted.exp(), 0.0))
+    worth = torch.where(valid, label * weights, 0.0)
+    each = worth * (mass.clamp(min=1e-30).log()[request_of] - shifted)
+    return each.sum() / worth.sum().clamp(min=1e-12)
 
 
 def _in_range(label: Tensor, task: str, measure: bool) -> None:

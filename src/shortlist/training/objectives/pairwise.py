@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from shortlist.batch import Batch
 from shortlist.config import Count, NonNegative, Positive, frozen
+from shortlist.errors import ConfigError
 from shortlist.models.roles import Retriever
-from shortlist.training.examples import Examples, examples
+from shortlist.training.examples import Examples, examples, not_negatives, sides
+from shortlist.training.hard import Hard, window
 from shortlist.training.loss import CatalogueRows, Loss
-from shortlist.training.negatives import Sampler, avoiding
+from shortlist.training.negatives import Asked, Blend, Catalogued, Sampler, avoiding
 from shortlist.training.rng import Rng
 from shortlist.training.scores import Temperature, paired
 
@@ -37,6 +39,7 @@ class Pairwise(nn.Module):
         margin: NonNegative = 0.1  # of the triplet loss
         temperature: Positive | None = None  # None: 0.1 for cosines under a logistic, 1 otherwise
         known: str = "history"  # a group of the request whose items are no negatives; empty: none
+        hard: Hard | None = None  # some of them are what another channel ranks for the user
         task: str = ""  # the label that says what was wanted; empty: the first
         seed: int = 0
 
@@ -47,6 +50,7 @@ class Pairwise(nn.Module):
         self.metric = metric
         self.catalogue = catalogue
         self.sampler = Sampler(counts, config.beta)
+        self.pool: NDArray[np.int32] | None = None  # ids [U, W] by user id, of `hard`
         self.rng = Rng(config.seed)
         self.temperature = Temperature(
             config.temperature or (0.1 if metric == "cos" and config.loss != "triplet" else 1.0)
@@ -54,21 +58,27 @@ class Pairwise(nn.Module):
 
     def forward(self, model: Retriever, batch: Batch) -> Loss:
         found = examples(model, batch, self.config.task)
-        drawn = avoiding(self.sampler, self._known(batch, found), self.config.n, self.rng.dice).ids
-        negatives_Mn = torch.from_numpy(drawn).to(found.item.device)
-        ids, place = torch.unique(torch.cat([found.item, negatives_Mn.flatten()]), return_inverse=True)
-        items = model.candidate(self.catalogue(ids.cpu()).to(ids.device))
-        own, other = place[: len(found.item)], place[len(found.item) :].view_as(negatives_Mn)
-        if not found.per_step:
-            own_MD = model.candidate(batch.row)[found.row]
-        else:
-            own_MD = items[own]
+        known = not_negatives(batch, found, self.config.known)
+        drawn = self._drawn(batch, found, known)
+        own_MD, other_MnD = sides(model, batch, found, torch.from_numpy(drawn).to(found.item.device), self.catalogue)
         positive = self.temperature(paired(found.query, own_MD, self.metric)).unsqueeze(1)
-        negative = self.temperature(paired(found.query.unsqueeze(1), items[other], self.metric))
+        negative = self.temperature(paired(found.query.unsqueeze(1), other_MnD, self.metric))
         each_M = self._loss(positive, negative).mean(dim=1)
         loss = (found.worth * each_M).sum() / max(len(each_M), 1)
         right = (positive > negative).float().mean() if len(each_M) else loss
         return Loss(loss, {self.config.loss: loss.detach(), "right": right.detach()})
+
+    def _drawn(self, batch: Batch, found: Examples, known: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Negatives of each example [M, n]."""
+        hard, dice = self.config.hard, self.rng.dice
+        if hard is None:
+            return avoiding(self.sampler, known, self.config.n, dice).ids
+        if self.pool is None:
+            what = "hard negatives need another channel's ranks"
+            raise ConfigError(what, where="objective.hard", hint="set `pool`, or take hard away")
+        users = batch.request["user.id"][batch.request_of[found.row]].cpu().numpy()
+        kinds = Blend(Catalogued(self.sampler), window(self.pool, self.sampler), hard.easy_per_hard)
+        return kinds.sample(Asked(users, found.item.cpu().numpy(), known), self.config.n, dice).ids
 
     def _loss(self, positive: Tensor, negative: Tensor) -> Tensor:
         if self.config.loss == "logistic":
@@ -76,28 +86,3 @@ class Pairwise(nn.Module):
         if self.config.loss == "triplet":
             return functional.relu(negative - positive + self.config.margin)
         return functional.softplus(-positive) + functional.softplus(negative)
-
-    def _known(self, batch: Batch, found: Examples) -> NDArray[np.int64]:
-        """What each example may not have as a negative [M, K], filled up with 0."""
-        request = batch.request_of[found.row]
-        parts = [found.item.unsqueeze(1)]
-        if found.per_step:
-            assert batch.targets is not None
-            parts.append(batch.targets[found.row])
-        else:
-            parts.append(_lists(request, found.item, len(batch.request))[request])
-        if self.config.known in batch.request.groups:
-            group = batch.request.groups[self.config.known]
-            parts.append((group.channels["item"] * group.mask)[request])
-        known: NDArray[np.int64] = torch.cat(parts, dim=1).cpu().numpy()
-        return known
-
-
-def _lists(owner: Tensor, items: Tensor, owners: int) -> Tensor:
-    """Items by owner [R, K], filled up with 0."""
-    order = owner.argsort(stable=True)
-    counts = torch.bincount(owner, minlength=owners)
-    rank = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
-    lists = items.new_zeros(owners, int(counts.max()) if owners else 0)
-    lists[owner[order], rank] = items[order]
-    return lists

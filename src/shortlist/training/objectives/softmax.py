@@ -7,12 +7,13 @@ Unlike in the papers an item has one column however often it was drawn, so that 
 there is just what logQ subtracts, for hot items too.
 """
 
+from math import log
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from shortlist.batch import Batch, Columns
@@ -20,10 +21,11 @@ from shortlist.config import NonNegative, Positive, frozen
 from shortlist.errors import ConfigError
 from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
-from shortlist.training.examples import ITEM, Examples, examples
+from shortlist.training.examples import ITEM, Examples, examples, not_negatives, sides
 from shortlist.training.frequency import Counted, Streaming, presence
-from shortlist.training.loss import CatalogueRows, Loss
-from shortlist.training.negatives import Sampler
+from shortlist.training.hard import Hard, window
+from shortlist.training.loss import CatalogueRows, Dated, Loss
+from shortlist.training.negatives import Asked, Sampler, keep_probability
 from shortlist.training.rng import Rng
 from shortlist.training.scores import Temperature, paired, table
 
@@ -34,7 +36,8 @@ class Softmax(nn.Module):
     """Mean over examples of -r log softmax, r the worth of the example, over its item and the columns of the batch.
 
     Columns are the items of the batch (`batch`), these and drawn ones (`mixed`), drawn ones (`sampled`) or all items
-    (`full`). What an example's request wants elsewhere in the batch is no negative of it.
+    (`full`). What an example's request wants elsewhere in the batch is no negative of it. Items that have ages are as
+    old as they were at the moment of the example (`batch`), or at one moment for all.
     """
 
     @frozen
@@ -45,6 +48,8 @@ class Softmax(nn.Module):
         n: Annotated[int, Ge(0)] = 1000  # drawn per batch (mixed, sampled)
         beta: NonNegative = 0.0  # in proportion to count^beta
         known: str = ""  # a group of the request (`history`) whose items are no negatives either
+        hard: Hard | None = None  # beside them, for each example what another channel ranks for its user
+        subsample: NonNegative = 0.0  # events of items that are more than this share of all are left out by chance
         task: str = ""  # the label that says what was wanted; empty: the first
         seed: int = 0
 
@@ -70,6 +75,8 @@ class Softmax(nn.Module):
         self.frequency = frequency
         self.catalogue = catalogue
         self.sampler = None if counts is None else Sampler(counts, config.beta)
+        self.pool: NDArray[np.int32] | None = None  # ids [U, W] by user id, of `hard`
+        self.keep = None if counts is None or not config.subsample else keep_probability(counts, config.subsample)
         share = torch.zeros(0) if self.sampler is None else torch.from_numpy(self.sampler.p)
         self.share: Tensor
         self.register_buffer("share", share, persistent=False)
@@ -82,10 +89,17 @@ class Softmax(nn.Module):
         found = examples(model, batch, self.config.task)
         own_MD, ids_N, items_ND, log_q, own_log_q = self._columns(model, batch, found)
         own_M = self.temperature(paired(found.query, own_MD, self.metric)) - own_log_q
-        others_MN = self.temperature(table(found.query, items_ND, self.metric)) - log_q
+        scores_MN = self._then(model, batch, found, ids_N)
+        if scores_MN is None:
+            scores_MN = table(found.query, items_ND, self.metric)
+        others_MN = self.temperature(scores_MN) - log_q
         others_MN = others_MN.masked_fill(self._wanted(batch, found, ids_N), float("-inf"))
-        each_M = torch.cat([own_M.unsqueeze(1), others_MN], dim=1).logsumexp(dim=1) - own_M
-        loss = (found.worth * each_M).sum() / max(len(each_M), 1)
+        columns = [own_M.unsqueeze(1), others_MN]
+        if self.config.hard is not None:
+            columns.append(self._hard(model, batch, found, self.config.hard.per))
+        each_M = torch.cat(columns, dim=1).logsumexp(dim=1) - own_M
+        worth, kept = self._kept(found)
+        loss = (worth * each_M).sum() / max(kept, 1)
         parts = {"softmax": loss.detach()}
         if self.config.learn_temperature:
             parts["temperature"] = torch.exp(-self.temperature.log_scale).detach()
@@ -123,6 +137,49 @@ class Softmax(nn.Module):
         if self.frequency is None:
             return own_MD, ids, vectors, none, none
         return own_MD, ids, vectors, self._present(ids, draws), self._present(found.item, draws)
+
+    def _then(self, model: Retriever, batch: Batch, found: Examples, ids_N: Tensor) -> Tensor | None:
+        """Scores of the items of the batch as they were at the moment of each example [M, N]; None where they do not
+        change. At the moment of another row an item is as fresh as whoever took it then liked it."""
+        dated = self.catalogue
+        if self.config.negatives != "batch" or found.per_step or batch.now is None or not isinstance(dated, Dated):
+            return None
+        now_T, at_M = torch.unique(batch.now[batch.request_of[found.row]], return_inverse=True)
+        n, device = len(ids_N), ids_N.device
+        codes_TN = dated.ages(ids_N.cpu(), now_T.cpu()).to(device) * n + torch.arange(n, device=device)
+        kept, at_TN = torch.unique(codes_TN, return_inverse=True)
+        first = torch.full_like(kept, codes_TN.numel()).scatter_reduce(
+            0, at_TN.flatten(), torch.arange(codes_TN.numel(), device=device), "amin"
+        )
+        rows = dated.at(ids_N[first % n].cpu(), now_T[first // n].cpu()).to(device)
+        scores_MK = table(found.query, model.candidate(rows), self.metric)
+        return scores_MK.gather(1, at_TN[at_M])
+
+    def _kept(self, found: Examples) -> tuple[Tensor, int]:
+        """The worth of examples, 0 for those left out because their item is frequent, and how many are left."""
+        if not self.training or not self.config.subsample:
+            return found.worth, len(found.item)
+        if self.keep is None:
+            hint = "give `counts`, or take subsample away"
+            raise ConfigError("how often items were met is not known", where="objective.subsample", hint=hint)
+        ids = found.item.cpu().numpy() - FIRST
+        kept = torch.from_numpy(self.rng.dice.random(len(ids)) < self.keep[ids]).to(found.worth.device)
+        return found.worth * kept, int(kept.sum())
+
+    def _hard(self, model: Retriever, batch: Batch, found: Examples, n: int) -> Tensor:
+        """Scores of n items of the window of each example's user [M, n], each for as many of it as it stands for."""
+        if self.pool is None or self.sampler is None or self.catalogue is None:
+            what = "hard negatives need another channel's ranks, and the catalogue"
+            raise ConfigError(what, where="objective.hard", hint="set `pool`, or take hard away")
+        users = batch.request["user.id"][batch.request_of[found.row]].cpu().numpy()
+        known = not_negatives(batch, found, self.config.known)
+        asked = Asked(users, found.item.cpu().numpy(), known)
+        drawn = window(self.pool, self.sampler).sample(asked, n, self.rng.dice)
+        ids = torch.from_numpy(drawn.ids).to(found.item.device)
+        _, others_MnD = sides(model, batch, found, ids, self.catalogue)
+        scores: Tensor = self.temperature(paired(found.query.unsqueeze(1), others_MnD, self.metric))
+        log_q = torch.from_numpy(drawn.log_q).to(scores.device)
+        return scores - (log_q + log(n))
 
     def _draw(self, device: torch.device) -> Tensor:
         """Distinct ids out of n draws, ascending."""

@@ -1,0 +1,35 @@
+"""Erase a user."""
+
+import contextlib
+
+import click
+
+from shortlist import now
+from shortlist.cli._talk import emit, json_option, project_option
+from shortlist.config import load
+
+__all__ = ["command"]
+
+
+@click.command()
+@project_option
+@click.argument("user")
+@json_option
+def command(project_file: str, user: str, as_json: bool) -> None:
+    """Erase USER (an id): hidden from every reader at once, taken out of all files by `shortlist compact`.
+
+    A server compacts by itself within log.erase_within_hours.
+    """
+    from shortlist.errors import DataError
+    from shortlist.events.opening import open_log
+
+    project = load(project_file)
+    with contextlib.closing(open_log(project)) as log:
+        erasure = log.erase(user, now())
+        if not erasure.number:
+            raise DataError(f"no user is called {user!r}", where=str(log.path), hint="ids are as they were sent")
+    hours = project.config.log.erase_within_hours
+    if as_json:
+        emit({"number": erasure.number, "key": erasure.user, "erased_within_hours": hours})
+    else:
+        print(f"hidden; erased from all files within {hours:g} hours, or now by `shortlist compact`")

@@ -1,0 +1,69 @@
+"""Look into the store: what it says of one user or item, and how large it is."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from shortlist import now
+from shortlist.cli._talk import emit, json_option, project_option, table
+from shortlist.config import Project, load
+
+if TYPE_CHECKING:
+    from shortlist.store.states import States
+
+__all__ = ["command"]
+
+
+@click.group()
+def command() -> None:
+    """Look into the store of the current release."""
+
+
+@command.command()
+@click.argument("entity", type=click.Choice(["user", "item", "value"]))
+@click.argument("id")
+@project_option
+@json_option
+def get(entity: str, id: str, project_file: str, as_json: bool) -> None:
+    """Print the state of a user, an item, or a value of a field (item.genre=Drama) as JSON: history and counters."""
+    import json
+
+    from shortlist.events.opening import open_log
+    from shortlist.feedback.inspect import told
+
+    project = load(project_file)
+    with closing(open_log(project)) as log, _opened(project) as store:
+        found = told(store, log, entity, id, now())  # type: ignore[arg-type]
+    if as_json:
+        emit(found)
+    else:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+@command.command()
+@project_option
+@json_option
+def sizes(project_file: str, as_json: bool) -> None:
+    """Keys and bytes by namespace, and bytes a key: the blobs alone, without what the home adds to each."""
+    with _opened(load(project_file)) as store:
+        found, offset = store.blobs.sizes(), store.offset
+    rows = {name: {"keys": keys, "bytes": size, "each": size / keys} for name, (keys, size) in found.items()}
+    if as_json:
+        emit({"offset": offset, "namespaces": rows})
+    else:
+        body = [[name, f"{row['keys']:,}", f"{row['bytes']:,}", f"{row['each']:,.0f}"] for name, row in rows.items()]
+        table([["namespace", "keys", "bytes", "bytes each"], *body])
+
+
+@contextmanager
+def _opened(project: Project) -> "Iterator[States]":
+    from shortlist.artifact import Releases
+    from shortlist.feedback.live import states
+
+    releases = Releases(project.home / "releases")
+    release = None if releases.current() is None else releases.load()
+    store = states(project, release, write=False)
+    with closing(store.blobs):
+        yield store
