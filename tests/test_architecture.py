@@ -110,7 +110,7 @@ def test_nothing_unpickles_or_runs_text(file: Path) -> None:
 # ONNX with the last two
 PLUGINS = {"uvloop", "httptools", "pyarrow", "onnx", "onnxscript"}
 # engines that a room will use when it has an occupant for them; the names of their extras are settled already
-NAMED = {"redis", "kafka", "spark", "sharded", "gbdt", "scann", "text", "track", "tune", "docs"}
+NAMED = {"spark", "sharded", "gbdt", "scann", "text", "track", "tune", "docs"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

@@ -1,4 +1,4 @@
-"""A world with features that count, texts that become vectors and a store on disk, from its log to an explained slate."""
+"""A world with features that count, texts that become vectors and a store on disk: from its log to a slate."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -80,7 +80,6 @@ class Met:
     known: Any = None
 
 
-
 @dataclass(frozen=True)
 class Record:
     """An answer, kept with what it was chosen from. JSON is made of it when somebody asks.
