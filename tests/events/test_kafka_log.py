@@ -162,7 +162,6 @@ def test_two_machines_that_write_at_once_agree(opened: Callable[..., KafkaLog]) 
     assert {one.event_id: one.offset for one in first} == {one.event_id: one.offset for one in second}
     statuses = [one.status for one in (*first, *second)]
     assert statuses.count("accepted") == statuses.count("duplicate") == 120
-    assert first[0].status == second[0].status == "accepted"
     until(lambda: logs[0]._fold.position == logs[1]._fold.position)
     for log in logs:
         log.close()

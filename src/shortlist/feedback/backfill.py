@@ -1,8 +1,8 @@
 """The state of a store from the whole log at once: the same as following it from the beginning, and much faster.
 
 Events are dealt out to files by user and by item, then each file becomes the blobs of its keys; values of fields, of
-which there are few, are followed in the order of the log. Memory is bounded by `chunk` events (some 400 bytes each at
-the worst moment, measured) and the blobs of values, disk by 76 bytes an event, however long the log is.
+which there are few, are followed in the order of the log. Memory is bounded by `chunk` events and the blobs of values,
+disk by 76 bytes an event, however long the log is.
 
 Nobody sees any of it before it is whole. What is broken off leaves the old state, and is begun anew.
 """
