@@ -313,6 +313,7 @@ def test_an_answer_that_comes_late_is_no_acknowledgement(opened: Callable[..., K
     hint = "nothing was acknowledged; check the broker, then send it again"
     assert str(caught.value) == f"{log.where}: {what} ({hint})"
     brokers.slow(0)
+    log.deadline_s = 5.0
     until(lambda: append_or_none(log, click("late", event_id="e2")) is not None)
     (again,) = append(log, click("late", event_id="e2"))
     assert again == Outcome("duplicate", "e2", 2)
