@@ -4,8 +4,6 @@ N entities, D width. A schema's text field says by which encoder (`features/text
 vectors in one artifact. Servers read the vectors alone (`stored`), by key.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from shortlist.artifact import Artifact, Manifest, check_fits, save
 from shortlist.config import build, find
 from shortlist.errors import DataError, ShortlistError
+from shortlist.features.hashing import sealed
 from shortlist.schema import Catalogue, Profiles, Schema, text
 
 __all__ = [
@@ -114,11 +113,7 @@ class TextEncoders:
     @property
     def fingerprint(self) -> str:
         """Identity of what was fitted: with the schema's words, equal ones give equal vectors."""
-        table, arrays = self.state()
-        digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(name.encode() + arrays[name].tobytes())
-        return digest.hexdigest()
+        return sealed(*self.state())
 
 
 def check(schema: Schema) -> None:

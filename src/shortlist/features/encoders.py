@@ -3,8 +3,6 @@
 N values. Ids: 0 padding, 1 unknown or missing, values from 2. A number that is missing becomes 0, its training mean.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from shortlist.candidates import Candidates
 from shortlist.errors import DataError
 from shortlist.features.base import Column
-from shortlist.features.hashing import Hashed
+from shortlist.features.hashing import Hashed, sealed
 from shortlist.schema import ENTITIES, FIRST, UNKNOWN, Catalogue, Entity, Field, Profiles, Schema, Vocabulary, text
 
 __all__ = [
@@ -308,11 +306,7 @@ class Encoders:
     @property
     def fingerprint(self) -> str:
         """Identity of everything fitted: equal encoders give equal batches."""
-        table, arrays = self.state()
-        digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(name.encode() + arrays[name].tobytes())
-        return digest.hexdigest()
+        return sealed(*self.state())
 
 
 def _vocabulary(name: str, parts: list[pl.Series], declared: Field, max_values: int) -> Vocabulary | Hashed:

@@ -3,7 +3,9 @@
 N values. FNV-1a over UTF-8 bytes, then the finalizer of MurmurHash3: the same on every machine, in every process.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from shortlist.schema import FIRST, UNKNOWN, text
 
-__all__ = ["Hashed", "fnv1a", "mix"]
+__all__ = ["Hashed", "fnv1a", "mix", "sealed"]
 
 _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SHIFT, _M1, _M2 = np.uint64(33), np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -40,6 +42,14 @@ def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     numbers = (numbers ^ (numbers >> _SHIFT)) * _M1
     numbers = (numbers ^ (numbers >> _SHIFT)) * _M2
     return numbers ^ (numbers >> _SHIFT)
+
+
+def sealed(table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 of what was fitted: a JSON table and arrays by name."""
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
