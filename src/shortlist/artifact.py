@@ -18,7 +18,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from shortlist import __version__
 from shortlist.config import build, frozen, nearest, plain
 from shortlist.errors import ArtifactError, ConfigError
-from shortlist.forms import Form, Lists, Metric, Vectors
+from shortlist.forms import Built, Form, Lists, Metric, Vectors
 from shortlist.schema import Catalogue, Keys, Profiles, Schema, Vocabulary
 
 __all__ = [
@@ -66,7 +66,8 @@ class Manifest:
     """What an artifact is, and what every file of it must be. Plain tables: JSON, sealed by its own checksum.
 
     `reads` and `fingerprint` say which parts of a schema it depends on; `snapshot` which data it was made
-    from; `code` the version of this package; `form` what its form arrays become (`{"as": "lists"}`).
+    from; `code` the version of this package; `form` what its form arrays become (`{"as": "lists"}`),
+    `beside` the same of further forms by name; `{"of": "users"}` are lists whose keys are users.
     """
 
     format: int
@@ -81,6 +82,7 @@ class Manifest:
     created_ms: int
     form: dict[str, str] | None
     files: dict[str, FileEntry]
+    beside: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def _refuse(what: str, where: str | Path, hint: str = AGAIN) -> ArtifactError:
@@ -254,31 +256,48 @@ class Artifact:
 
     def form(self) -> Form:
         """The form it was saved with. Raises ArtifactError when it has none."""
-        form = self.manifest.form
-        if form is None:
+        if self.manifest.form is None:
             raise _refuse(f"{self.manifest.name} has no form", self.folder, "read its arrays or tables")
-        if form.get("as") == "vectors":
-            keys, matrix = self.array("form.keys"), self.array("form.matrix")
-            return Vectors(keys, matrix, cast(Metric, form.get("metric", "ip")))
-        if form.get("as") == "lists":
-            columns = [self.array(f"form.{part}") for part in ("keys", "offsets", "items", "scores")]
-            labels = tuple(self.table("form.labels")["label"]) if "form.labels.arrow" in self.manifest.files else ()
+        return self._form("form", self.manifest.form)
+
+    def beside(self) -> dict[str, Form]:
+        """The further forms it was saved with, by name."""
+        return {name: self._form(f"beside.{name}", shape) for name, shape in self.manifest.beside.items()}
+
+    def _form(self, name: str, shape: Mapping[str, str]) -> Form:
+        if shape.get("as") == "vectors":
+            keys, matrix = self.array(f"{name}.keys"), self.array(f"{name}.matrix")
+            return Vectors(keys, matrix, cast(Metric, shape.get("metric", "ip")))
+        if shape.get("of") == "users":
+            frame = self.table(name)
+            held = "other_user" if shape.get("holds") == "users" else "item"
+            return Lists.ranked(frame["user"].to_numpy(), frame[held].to_numpy(), frame["score"].to_numpy())
+        if shape.get("as") == "lists":
+            columns = [self.array(f"{name}.{part}") for part in ("keys", "offsets", "items", "scores")]
+            named = _file(f"{name}.labels", "arrow") in self.manifest.files
+            labels = tuple(self.table(f"{name}.labels")["label"]) if named else ()
             return Lists(columns[0], columns[1], columns[2], columns[3], labels)
-        raise _refuse(f"unknown form {form.get('as')!r}", self.folder)
+        raise _refuse(f"unknown form {shape.get('as')!r}", self.folder)
 
 
-def _form_parts(form: Form) -> tuple[dict[str, str], dict[str, NDArray[Any]], dict[str, pl.DataFrame]]:
+def _form_parts(
+    name: str, form: Form, holds: str | None
+) -> tuple[dict[str, str], dict[str, NDArray[Any]], dict[str, pl.DataFrame]]:
+    if holds is not None and isinstance(form, Lists):
+        columns: dict[str, NDArray[Any]] = {"user": np.repeat(form.keys, np.diff(form.offsets))}
+        columns |= {"other_user" if holds == "users" else "item": form.items, "score": form.scores}
+        return {"as": "lists", "of": "users", "holds": holds}, {}, {name: pl.DataFrame(columns)}
     if isinstance(form, Vectors):
         shape: dict[str, str] = {"as": "vectors", "metric": form.metric}
-        return shape, {"form.keys": form.keys, "form.matrix": form.matrix}, {}
+        return shape, {f"{name}.keys": form.keys, f"{name}.matrix": form.matrix}, {}
     arrays: dict[str, NDArray[Any]] = {
-        "form.keys": form.keys,
-        "form.offsets": form.offsets,
-        "form.items": form.items,
-        "form.scores": form.scores,
+        f"{name}.keys": form.keys,
+        f"{name}.offsets": form.offsets,
+        f"{name}.items": form.items,
+        f"{name}.scores": form.scores,
     }
     labels = pl.DataFrame({"label": pl.Series(form.labels, dtype=pl.String)})
-    return {"as": "lists"}, arrays, {"form.labels": labels} if form.labels else {}
+    return {"as": "lists"}, arrays, {f"{name}.labels": labels} if form.labels else {}
 
 
 def save(
@@ -286,7 +305,7 @@ def save(
     *,
     kind: str,
     name: str,
-    form: Form | None = None,
+    form: Form | Built | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
     config: Any = None,
@@ -398,7 +417,7 @@ def _write(
     *,
     kind: str,
     name: str,
-    form: Form | None = None,
+    form: Form | Built | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
     config: Any = None,
@@ -409,7 +428,16 @@ def _write(
     created_ms: int,
 ) -> Manifest:
     """Files of an artifact into an existing folder, the manifest last, all synced."""
-    shape, form_arrays, form_tables = _form_parts(form) if form is not None else (None, {}, {})
+    shape: dict[str, str] | None = None
+    beside: dict[str, dict[str, str]] = {}
+    form_arrays: dict[str, NDArray[Any]] = {}
+    form_tables: dict[str, pl.DataFrame] = {}
+    if form is not None:
+        built = form if isinstance(form, Built) else Built(form)
+        shape, form_arrays, form_tables = _form_parts("form", built.form, built.users.get("form"))
+        for label, other in built.beside.items():
+            beside[label], more_arrays, more_tables = _form_parts(f"beside.{label}", other, built.users.get(label))
+            form_arrays, form_tables = form_arrays | more_arrays, form_tables | more_tables
     table = {
         "format": FORMAT,
         "kind": kind,
@@ -422,6 +450,7 @@ def _write(
         "metrics": _jsonable(metrics or {}, f"{name}.metrics"),
         "created_ms": created_ms,
         "form": shape,
+        "beside": beside,
     }
     for label, array in {**(arrays or {}), **form_arrays}.items():
         _write_array(folder / _file(label, "npy"), np.asarray(array))

@@ -4,7 +4,8 @@ Immutable arrays without behaviour beyond checking themselves; `index/` makes th
 stores them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from shortlist.errors import ArtifactError
 
-__all__ = ["Vectors", "Lists", "Form", "Metric", "GLOBAL", "of_region"]
+__all__ = ["Vectors", "Lists", "Form", "Built", "Metric", "GLOBAL", "of_region"]
 
 Metric = Literal["ip", "cos", "l2"]
 GLOBAL = "global"  # the label of the list for everybody
@@ -107,6 +108,20 @@ class Lists:
 
 
 Form = Vectors | Lists
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a solver gives whose channel needs more than one form: what is searched, and by name what the query is made
+    with (the items of similar users, the clusters' centres).
+
+    `users` names the lists whose keys are users, with what they hold; `form` is the name of the first. On disk they are
+    tables, so that a user who asks to be forgotten is.
+    """
+
+    form: Form
+    beside: Mapping[str, Form] = field(default_factory=dict)
+    users: Mapping[str, Literal["items", "users"]] = field(default_factory=dict)
 
 
 def _refuse(what: str, where: str) -> ArtifactError:

@@ -97,4 +97,5 @@ def _without(name: str, table: pl.DataFrame, keys: Sequence[int]) -> pl.DataFram
     column = "key" if name == "user_profiles" else "user"
     if column not in table.columns or not table.schema[column].is_integer():
         return table
-    return table.filter(~pl.col(column).is_in(keys))
+    named = [column, *(["other_user"] if "other_user" in table.columns else [])]
+    return table.filter(~pl.any_horizontal(pl.col(named).is_in(keys)))

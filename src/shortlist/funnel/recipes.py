@@ -72,6 +72,7 @@ def document(
         channels.append({
             "name": channel.name, "model": channel.use, "source": source_of(model),
             "quota": channel.quota, "options": options,
+            **({"of": channel.options["of"]} if "of" in channel.options else {}),
         })  # fmt: skip
     scenes = {name: plain(_inherit(config, scene)) for name, scene in config.scene.items()}
     tasks = list(schema.tasks)
@@ -129,8 +130,14 @@ def assemble(
         kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
         options = build(kind.Config, entry["options"], f"recall.{name}")
         made = artifact(name)
-        learned = (_restored(made, schema, read),) if getattr(kind, "learned", False) else ()
-        sources[name] = Channel(name, kind(options, made.form(), schema, *learned), entry["quota"])
+        given: dict[str, Callable[[], Any]] = {
+            "queries": lambda: _restored(artifact(entry.get("of") or name), schema, read),  # noqa: B023 (called below)
+            "beside": made.beside,
+            "items": lambda: read.items,
+            "users": lambda: read.users,
+        }
+        needed = {word: given[word]() for word in getattr(kind, "needs", ())}
+        sources[name] = Channel(name, kind(options, made.form(), schema, **needed), entry["quota"])
     stages = {
         name: Stage(name, _restored(artifact(name), schema, read), _fuse(name, table), table["keep"])
         for name, table in document.get("stages", {}).items()

@@ -4,7 +4,7 @@ a config says."""
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from shortlist.dataset.interactions import Interactions
-from shortlist.forms import Form
+from shortlist.forms import Built, Form
 from shortlist.schema import Catalogue, Schema
 
 if TYPE_CHECKING:  # a solver runs without torch
@@ -21,7 +21,8 @@ class Solver(Protocol):
 
     `source` names the file of `funnel/sources/` that queries the form; `reads` the schema parts its result depends on
     (`item.category`, `actions`), which make its fingerprint. Same input, same output; `now` (ms) is the end of
-    training time.
+    training time. A solver whose Config has `of`, the name of a channel before it, is given that channel's artifact as a
+    fourth argument of `solve`.
     """
 
     Config: ClassVar[Any]
@@ -30,7 +31,7 @@ class Solver(Protocol):
 
     def __init__(self, config: Any, schema: Schema) -> None: ...
 
-    def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Form: ...
+    def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Form | Built: ...
 
 
 class Retriever(Protocol):

@@ -92,7 +92,8 @@ def _solve(
 ) -> Manifest:
     started = time.perf_counter()
     solver = plan.kind(plan.config(), schema)
-    form = solver.solve(log, catalogue, now)
+    beside = () if plan.after is None else (load(folder.parent / plan.after.name),)
+    form = solver.solve(log, catalogue, now, *beside)
     return save(
         folder,
         kind=f"recall.{plan.use}",

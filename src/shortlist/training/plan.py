@@ -16,7 +16,8 @@ PACKAGES = {"coarse": COARSE, "rank": RANK}
 @dataclass(frozen=True)
 class Plan:
     """`kind` is the class; `options` are the model's own, without those of the source that will query it. `after` is
-    the channel that must be fitted before it, whose index its hard negatives come from."""
+    the channel that must be fitted before it: whose index its hard negatives come from, or which its option `of` names.
+    """
 
     name: str
     use: str
@@ -48,15 +49,17 @@ class Plan:
 
 
 def linked(plans: Sequence[Plan]) -> list[Plan]:
-    """The same, each with the channel that its `loss.hard` names. Raises ConfigError where that is none before it."""
+    """The same, each with the channel that its `loss.hard` or its option `of` names. Raises ConfigError where that is
+    none before it."""
     done: list[Plan] = []
     for plan in plans:
         hard = plan.loss.get("hard")
-        name = hard.get("of") if isinstance(hard, Mapping) else None
+        name = hard.get("of") if isinstance(hard, Mapping) else plan.options.get("of")
+        word = "of" if hard is None else "loss.hard.of"
         before = {other.name: other for other in done}
         if isinstance(name, str) and name not in before:
             what, hint = f"no channel before it is called {name!r}", nearest(name, list(before))
-            raise ConfigError(what, where=f"{plan.where}.loss.hard.of", hint=hint)
+            raise ConfigError(what, where=f"{plan.where}.{word}", hint=hint)
         done.append(replace(plan, after=before[name]) if isinstance(name, str) else plan)
     return done
 

@@ -15,7 +15,7 @@ __all__ = ["Nearest"]
 class Nearest:
     """A user without history gets nothing: the vector would be the same for all of them."""
 
-    learned: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("queries",)
 
     @frozen
     class Config:
