@@ -1,0 +1,94 @@
+"""What is chosen on a project's validation part and judged on its test part."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.config import nearest
+from shortlist.errors import ArtifactError, ConfigError, DataError
+from shortlist.evaluation.project import Data, HeldOut, funnels, held_out, trained
+from shortlist.evaluation.quotas import Reached, Step, chosen, equal, found, reached
+from shortlist.funnel.pipeline import Funnel
+from shortlist.metrics.bootstrap import difference, mean
+
+__all__ = ["Tuned", "tuned_quotas"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Quotas [C] by way of choosing (`now`, `equal`, `tuned`), and what each found on the test part, `rrf` besides."""
+
+    channels: tuple[str, ...]
+    budget: int
+    quotas: dict[str, Ints]
+    test: dict[str, Reached]
+
+    def words(self, seed: int) -> dict[str, Any]:
+        """As plain values: recall with its interval, and distinct candidates a request."""
+        told: dict[str, Any] = {}
+        for name, way in self.test.items():
+            e = mean(way.recall, np.random.default_rng(seed))
+            told[name] = {"recall": [e.value, e.low, e.high], "candidates": way.candidates}
+        by = {
+            name: {way: int(q[n]) for way, q in self.quotas.items()} for n, name in enumerate(self.channels)
+        }  # fmt: skip
+        gaps = {}
+        for other in ("equal", "rrf", "now"):
+            e = difference(self.test["tuned"].recall, self.test[other].recall, np.random.default_rng(seed))
+            gaps[other] = [e.value, e.low, e.high]
+        return {"budget": self.budget, "quotas": by, "test": told, "tuned_minus": gaps}
+
+    def said(self, seed: int) -> list[str]:
+        """In words: whether tuning was worth it, and what to write into the project."""
+        names = {"equal": "equal quotas", "rrf": "a reciprocal-rank merge of as many", "now": "the quotas as they are"}
+        lines = []
+        for other, (value, low, high) in self.words(seed)["tuned_minus"].items():
+            verdict = "finds more than" if low > 0 else "finds less than" if high < 0 else "cannot be told from"
+            lines.append(f"tuned {verdict} {names[other]}: recall {value:+.4f} [{low:+.4f}, {high:+.4f}]")
+        wanted = ", ".join(f"{name} = {q}" for name, q in zip(self.channels, self.quotas["tuned"], strict=True))
+        return [*lines, f"quota of each [[recall]]: {wanted}"]
+
+
+def tuned_quotas(
+    data: Data, scene: str | None = None, budget: int | None = None, step: int = 10, progress: Step | None = None
+) -> Tuned:
+    """Choose the quotas of a scene's channels on validation and judge them on test, each with its own models.
+
+    `budget` candidates in all, as many as the quotas now by default. Raises ArtifactError when models are missing or
+    stale, ConfigError for an unknown scene, a scene without channels and a budget below their number.
+    """
+    scenes = data.project.config.scene
+    scene = next(iter(scenes)) if scene is None else scene
+    if scene not in scenes:
+        raise ConfigError(f"no scene is called {scene!r}", where="scene", hint=nearest(scene, list(scenes)))
+    funnel, asked = _part(data, "valid", scene)
+    channels = tuple(channel.name for channel in funnel.channels)
+    now = np.array([channel.quota for channel in funnel.channels], dtype=np.int64)
+    budget = int(now.sum()) if budget is None else budget
+    even = equal(len(channels), budget)
+    seen = found(funnel, asked.requests, asked.offsets, asked.labels, budget, progress)
+    quotas = {"now": now, "equal": even, "tuned": chosen(seen, budget, step)}
+    funnel, asked = _part(data, "test", scene)
+    return Tuned(
+        channels, budget, quotas, reached(funnel, asked.requests, asked.offsets, asked.labels, quotas, progress)
+    )
+
+
+def _part(data: Data, on: Literal["valid", "test"], scene: str) -> tuple[Funnel, HeldOut]:
+    artifacts = trained(data, on)
+    if artifacts is None:
+        what, hint = (
+            "models are missing, or older than the data or the configuration",
+            f"run `shortlist train --for {on}`",
+        )
+        raise ArtifactError(what, where=on, hint=hint)
+    asked = held_out(data, on, data.project.config.scene[scene].page)
+    if not bool((np.diff(asked.offsets) > 0).any()):
+        raise DataError(
+            "no held-out event is relevant", where=f"split on {on}", hint="loosen split.positive or the cuts"
+        )
+    return funnels(data, artifacts.__getitem__)[scene], asked
