@@ -59,7 +59,9 @@ def project(folder: Path, learned: bool) -> Path:
     sizes = ["--users", "60", "--items", "50", "--days", "20", "--seed", "3"]
     assert main(["simulate", str(folder / "log"), *sizes]) == 0
     assert main(["init", str(folder / "log"), "--project", str(file)]) == 0
-    head = file.read_text(encoding="utf-8").split("[[recall]]")[0].replace("[split]", f"{TASK}\n[split]")
+    lines = file.read_text(encoding="utf-8").split("[[recall]]")[0].splitlines()
+    head = "\n".join(line for line in lines if not line.startswith("tasks.")) + "\n"
+    head = head.replace("[split]", f"{TASK}\n[split]")
     file.write_text(head + RECALL + (LEARNED if learned else ""), encoding="utf-8")
     torch.set_num_threads(1)
     assert main(["import", "--project", str(file)]) == 0

@@ -18,8 +18,9 @@ __all__ = ["command"]
 @click.option("--on", type=click.Choice(["valid", "test"]), default="test", show_default=True)
 @click.option("--scene", default=None, help="The first scene of the project by default.")
 @click.option("--map/--no-map", "mapped", default=True, help="Draw the items' map beside the report (seconds).")
+@click.option("--channels", is_flag=True, help="Print what each channel finds, adds and costs, and how they overlap.")
 @json_option
-def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json: bool) -> None:
+def command(project_file: str, on: str, scene: str | None, mapped: bool, channels: bool, as_json: bool) -> None:
     """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
     from shortlist.evaluation import outcome
     from shortlist.evaluation.data_report import plain
@@ -49,6 +50,7 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json
         "figures": figures,
         "cohorts": outcome.cohort_figures(found, project.config.seed),
         "stages": outcome.stage_figures(found, project.config.seed),
+        "channels": outcome.channel_figures(found, project.config.seed),
     }
     drift = outcome.data_report(data, part, project.config.seed)
     if drift is not None:
@@ -71,6 +73,12 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, as_json
     if as_json:
         emit(every)
         return
-    table(outcome.table(figures, found.measured.ks, found.measured.page))
+    if channels:
+        table(outcome.channel_table(every["channels"], every["cohorts"], found.measured.page))
+        print()
+        table(outcome.overlap_table(every["channels"]))
+        print()
+    else:
+        table(outcome.table(figures, found.measured.ks, found.measured.page))
     for line in outcome.said(found, project.config.seed):
         print(line)

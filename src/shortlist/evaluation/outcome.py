@@ -11,6 +11,7 @@ import numpy as np
 from shortlist import __version__
 from shortlist.candidates import Candidates
 from shortlist.config import ProjectConfig
+from shortlist.evaluation.channels import Cost
 from shortlist.evaluation.data_report import DataReport, compared, sampled
 from shortlist.evaluation.funnel import Listed, Measured
 from shortlist.evaluation.project import Data, Outcome, histories_before, trained
@@ -24,7 +25,8 @@ from shortlist.schema import Catalogue, Schema, text
 from shortlist.training.curves import read
 
 __all__ = [
-    "figures", "cohort_figures", "stage_figures", "table", "verdicts", "report", "runs", "data_report", "item_map_page",
+    "figures", "cohort_figures", "stage_figures", "channel_figures", "channel_table", "overlap_table", "table",
+    "verdicts", "report", "runs", "data_report", "item_map_page",
 ]  # fmt: skip
 
 ASKED = 2_000  # events whose moments features are looked at
@@ -168,8 +170,20 @@ def report(
         lost = mean(merged - measured.left_out[channel.name], np.random.default_rng(config.seed))
         use = next(c.use for c in config.recall if c.name == channel.name)
         ms = measured.took_ms.get(f"recall:{channel.name}", 0.0) / asked
+        cost, (row,) = outcome.costs.get(channel.name), [row for row in rows if row.name == channel.name]
         channels.append(
-            ChannelFigures(channel.name, use, float((lists >= 0).sum(1).mean()), measured.alone[n], lost, ms)
+            ChannelFigures(
+                channel.name,
+                use,
+                float((lists >= 0).sum(1).mean()),
+                measured.alone[n],
+                lost,
+                ms,
+                cost.p50_ms if cost else None,
+                cost.bytes if cost else None,
+                row.figures,
+                _cold(cost),
+            )
         )
     fates = measured.fates
     recalled = sum(fates.values())
@@ -212,6 +226,64 @@ def report(
         data=data,
         **_stages(outcome.staged),
     )
+
+
+def _cold(cost: Cost | None) -> str:
+    """For whom and what a channel serves without events, in words."""
+    if cost is None or cost.cold_users is None or cost.cold_items is None:
+        return ""
+    words = [word for word, can in (("users", cost.cold_users), ("items", cost.cold_items)) if can]
+    return " and ".join(words) or "neither"
+
+
+def channel_figures(outcome: Outcome, seed: int) -> dict[str, Any]:
+    """Every channel in the mix as plain values: what it finds, what the others do not, what it costs; and the overlap.
+
+    `adds` is the recall at the deepest cut that the merge loses without it. Cohorts stand under `cohort_figures`.
+    """
+    measured, deepest = outcome.measured, outcome.measured.deepest
+    merged, told = measured.of("merged").columns[f"recall@{deepest}"], figures(outcome, seed)
+    out: dict[str, Any] = {}
+    for n, channel in enumerate(measured.channels):
+        lost = mean(merged - measured.left_out[channel.name], np.random.default_rng(seed))
+        row: dict[str, Any] = {"figures": told[channel.name], "alone": measured.alone[n]}
+        row |= {f"gini@{k}": value for k, value in channel.gini.items()}
+        row |= {f"novelty@{k}": value for k, value in channel.novelty.items()}
+        row["adds"] = [lost.value, lost.low, lost.high]
+        cost = outcome.costs.get(channel.name)
+        if cost is not None:
+            row |= {"bytes": cost.bytes, "p50_ms": cost.p50_ms, "p95_ms": cost.p95_ms}
+            row |= {"cold_users": cost.cold_users, "cold_items": cost.cold_items}
+        out[channel.name] = row
+    names = list(out)
+    overlap = {a: {b: float(measured.overlap[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)}
+    return {"deepest": deepest, "channels": out, "overlap": overlap}
+
+
+def channel_table(found: dict[str, Any], cohorts: Mapping[str, Any], page: int) -> list[list[str]]:
+    """Rows of text, the first the head: each channel by what it finds, adds and costs, and by cohort."""
+    deep = f"recall@{found['deepest']}"
+    names = [name for name, cohort in cohorts.items() if any(deep in row for row in cohort["figures"].values())]
+    head = ["channel", deep, "adds", "alone", f"coverage@{page}", f"novelty@{page}", f"gini@{page}"]
+    rows = [[*head, *(f"{name}" for name in names), "ms alone", "MB", "without events"]]
+    for name, row in found["channels"].items():
+        told = row["figures"]
+        k = page if f"coverage@{page}" in told else found["deepest"]
+        cells = [_cell(told[deep], interval=True), _cell(row["adds"], interval=True), f"{100 * row['alone']:.1f} %"]
+        cells += [f"{told[f'coverage@{k}'][0]:.3f}", f"{row[f'novelty@{k}']:.2f}", f"{row[f'gini@{k}']:.3f}"]
+        for cohort in names:
+            value = cohorts[cohort]["figures"].get(name, {}).get(deep)
+            cells.append(f"{value[0]:.4f}" if value else "")
+        cost = Cost(*(row[key] for key in ("bytes", "p50_ms", "p95_ms", "cold_users", "cold_items")))
+        rows.append([name, *cells, f"{cost.p50_ms:.2f}", f"{cost.bytes / 1e6:.1f}", _cold(cost)])
+    return rows
+
+
+def overlap_table(found: dict[str, Any]) -> list[list[str]]:
+    """Rows of text, the first the head: percent of the row channel's items that the column channel brings too."""
+    names = list(found["overlap"])
+    body = [[a, *(f"{100 * found['overlap'][a][b]:.0f}" for b in names)] for a in names]
+    return [["overlap, %", *names], *body]
 
 
 def said(outcome: Outcome, seed: int) -> list[str]:

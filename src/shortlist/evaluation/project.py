@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from shortlist.dataset.log import interactions, joinable
 from shortlist.dataset.published import published
 from shortlist.dataset.split import Split, place, relevant
 from shortlist.errors import ArtifactError, ConfigError, DataError
+from shortlist.evaluation.channels import Cost, costs
 from shortlist.evaluation.cohorts import Cohort, cohorts
 from shortlist.evaluation.funnel import Measured, in_budget, measure
 from shortlist.evaluation.sampled import sampled
@@ -39,8 +40,13 @@ from shortlist.funnel.effective import effective
 from shortlist.funnel.pipeline import BACKFILL, Funnel
 from shortlist.funnel.requests import make
 from shortlist.schema import Catalogue, Schema
+from shortlist.store.opening import publish_lists
 from shortlist.training.fit import Fitted, Progress, fit, fitted, models_of
 from shortlist.training.plan import Plan, plan_of
+
+if TYPE_CHECKING:  # they load torch
+    from shortlist.dataset.logged import LoggedData
+    from shortlist.training.learn import RankerData
 
 __all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
 
@@ -142,6 +148,7 @@ class Outcome:
     cohorts: tuple[Cohort, ...] = ()
     staged: Staged | None = None
     sampled: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
 
 def open_data(project: Project) -> Data:
@@ -166,11 +173,12 @@ def train(data: Data, part: Part, *, created_ms: int, progress: Progress | None 
     folder = data.project.home / "models" / part
     log, rankers = data.part(part), _rankers(data)
     _fit_texts(data, log, folder, part, created_ms)
+    catalogue = _read(data, folder)
     done: dict[str, Fitted] = {}
     if rankers:
-        done |= _train_rankers(data, rankers, log, part, created_ms, progress)
+        done |= _train_rankers(data, rankers, log, catalogue, part, created_ms, progress)
     channels = fit(
-        _plans(data), log, _read(data, folder), data.schema, folder,
+        _plans(data), log, catalogue, data.schema, folder,
         snapshot=data.identity(part), created_ms=created_ms, progress=progress,
         features=data.features, known=data.known,
     )  # fmt: skip
@@ -206,20 +214,27 @@ def _opened(early: Path) -> Callable[[str], Artifact]:
 
 
 def _train_rankers(
-    data: Data, rankers: list[Plan], log: Interactions, part: Part, created_ms: int, progress: Progress | None
+    data: Data,
+    rankers: list[Plan],
+    log: Interactions,
+    catalogue: Catalogue,
+    part: Part,
+    created_ms: int,
+    progress: Progress | None,
 ) -> dict[str, Fitted]:
-    from shortlist.training.learn import ranker  # loads torch
+    from shortlist.training.learn import ToRank, ranker  # loads torch
 
     if data.schema.time_unit == "none":
         hint = "give schema.time, or leave [coarse] and [rank] out"
         raise ConfigError("rankers learn on later events, and this log has no times", where="ranking", hint=hint)
     folder = data.project.home / "models" / part
+    examples: ToRank
     if data.project.config.ranking.rows == "logged":
         examples = logged_data(data, log, progress)
     else:
         earlier, later = before_rankers(data, log)
         fit(
-            _plans(data), earlier, _read(data, folder), data.schema, folder / EARLY,
+            _plans(data), earlier, catalogue, data.schema, folder / EARLY,
             snapshot=data.identity(part), created_ms=created_ms, progress=progress,
             features=data.features, known=data.known,
         )  # fmt: skip
@@ -228,7 +243,7 @@ def _train_rankers(
     for plan in rankers:
         started = time.perf_counter()
         manifest = ranker(
-            plan, examples, _read(data, folder), data.schema, folder / plan.name,
+            plan, examples, catalogue, data.schema, folder / plan.name,
             run=folder / ".runs" / plan.name, snapshot=data.fed(part), created_ms=created_ms, progress=progress,
             features=data.features,
         )  # fmt: skip
@@ -250,7 +265,9 @@ def before_rankers(data: Data, log: Interactions) -> tuple[Interactions, Interac
     return log.where(~late), log.where(late)
 
 
-def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: Path, log: Interactions) -> Any:
+def ranker_data(
+    data: Data, earlier: Interactions, later: Interactions, folder: Path, log: Interactions
+) -> "RankerData":
     """Requests at some moments of the later time, what the funnel recalls for them, and what happened from then on."""
     from shortlist.dataset.ranking import Outcomes  # loads torch
     from shortlist.training.learn import RankerData
@@ -284,7 +301,7 @@ def ranker_data(data: Data, earlier: Interactions, later: Interactions, folder: 
     return RankerData(requests, candidates, outcomes, np.isin(users, held_users), log)
 
 
-def logged_data(data: Data, log: Interactions, progress: Progress | None = None) -> Any:
+def logged_data(data: Data, log: Interactions, progress: Progress | None = None) -> "LoggedData":
     """What was served, and what became of it, as far as a fit on this log may know: a slate whose window reaches into
     what is held out is left out. Channels are those of the project now; their ranks and scores those of then.
     """
@@ -451,7 +468,8 @@ def evaluate(
     parts = cohorts(measured, asked.requests, asked.offsets, asked.labels, items, popularity)
     lists = data.split.candidates if on == "test" else None
     drawn = {} if lists is None else sampled(funnel, asked.requests, lists)
-    return Outcome(measured, recipe, popularity, parts, judged_stages(data, on, funnel, asked), drawn)
+    spent = costs(funnel, asked.requests, artifacts, models_of(config.recall))
+    return Outcome(measured, recipe, popularity, parts, judged_stages(data, on, funnel, asked), drawn, spent)
 
 
 def judged_stages(data: Data, on: Literal["valid", "test"], funnel: Funnel, asked: HeldOut) -> Staged | None:
@@ -498,9 +516,11 @@ def publish(
     if trained(data, "release") is None:
         train(data, "release", created_ms=created_ms, progress=progress)
     folder = data.project.home / "models" / "release"
-    histories = workspace.events(data.project).select("offset", "user", "item", "action", "time_ms").collect()
+    log = workspace.identity(data.project)
+    histories = workspace.events(data.project).select(workspace.COLUMNS).collect()
     words: dict[str, Any] = document(data) | {
         "snapshot": data.snapshot,
+        "log": log,
         "offset": int(histories["offset"].max() or 0),  # type: ignore[arg-type]
         "metrics": dict(metrics or {}),
         "events": len(histories),
@@ -508,7 +528,13 @@ def publish(
     project = data.project
     for name in words["stages"]:
         choose_runtime(data, words, folder, name, created_ms, progress)
-    return Releases(project.home / "releases").publish(
+    releases = Releases(project.home / "releases")
+
+    def bring(release: Release) -> None:
+        place = project.config.serve, project.home, log
+        publish_lists(*place, release, now=created_ms, stay=releases.current())
+
+    return releases.publish(
         None,
         {name: folder / name for name in (*(c.name for c in project.config.recall), *words["stages"], *_texts(data))},
         words,
@@ -518,7 +544,7 @@ def publish(
         tables={"histories": histories},
         created_ms=created_ms,
         metrics=metrics,
-        checks=(answers,),
+        checks=(answers, bring),
     )
 
 

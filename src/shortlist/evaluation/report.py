@@ -47,7 +47,9 @@ class ChannelFigures:
     """One channel in the mix. `items` it brings per request, `alone` the share of them no other channel
     brings.
 
-    `adds`: what the merged recall loses when the channel is left out. `took_ms` per request.
+    `adds`: what the merged recall loses when the channel is left out. `took_ms` per request among many, `single_ms` the
+    median of a request alone, `bytes` of its artifact. `figures` (`coverage`, `novelty`, ...) at the page's length;
+    `cold` says for whom and what it serves without events.
     """
 
     name: str
@@ -56,6 +58,10 @@ class ChannelFigures:
     alone: float
     adds: Estimate | None = None
     took_ms: float | None = None
+    single_ms: float | None = None
+    bytes: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    cold: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,7 @@ def render(report: Report) -> str:
         headline=headline,
         rest=sorted(known - set(headline), key=_metric_order),
         figures=list(dict.fromkeys(name for row in report.rows for name in row.figures)),
+        channel_figures=list(dict.fromkeys(name for channel in report.channels for name in channel.figures)),
         dropped=sum(report.drops.values()),
         percent=f"{100 * report.level:g} %",
     )
@@ -229,7 +236,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(metric=metric, count=count, share=share, label=label)
+    made.filters.update(metric=metric, count=count, share=share, label=label, size=size)
     return made
 
 
@@ -256,6 +263,17 @@ def count(value: float | None) -> str:
     if abs(value) >= 1000 or float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def size(value: float | None) -> str:
+    """1.5 MB."""
+    if value is None:
+        return "–"
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
 
 
 def label(name: str) -> str:
