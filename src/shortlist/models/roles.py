@@ -21,8 +21,8 @@ class Solver(Protocol):
 
     `source` names the file of `funnel/sources/` that queries the form; `reads` the schema parts its result depends on
     (`item.category`, `actions`), which make its fingerprint. Same input, same output; `now` (ms) is the end of
-    training time. A solver whose Config has `of`, the name of a channel before it, is given that channel's artifact as a
-    fourth argument of `solve`.
+    training time. A solver whose Config has `of`, the name of a channel before it, is given that channel's artifact as
+    a fourth argument of `solve`.
     """
 
     Config: ClassVar[Any]

@@ -1,0 +1,62 @@
+"""PureSVD: the user-item matrix projected on its leading item space (Cremonesi, Koren, Turrin, RecSys 2010). U users,
+I items, D width.
+
+Reads who took what. Vectors of items; a user is the sum of those of the history (source `summed`): scores x_u Q Q'."""
+
+__all__ = ["PureSvd"]
+
+from typing import ClassVar
+
+import numpy as np
+
+from shortlist.config import Count, frozen
+from shortlist.dataset.interactions import Interactions
+from shortlist.errors import CapacityError, DataError
+from shortlist.forms import Vectors
+from shortlist.models.blocks.spectral import right_vectors
+from shortlist.schema import Catalogue, Schema
+
+
+class PureSvd:
+    """X = U S Q' cut at `dim` singular values; the scores of a user with row x are x Q Q'.
+
+    A new user, or a new click, needs nothing but a sum. An item that nobody took has no vector. Where the log has a
+    lower rank than `dim`, there are as many columns as its rank.
+    """
+
+    source: ClassVar[str] = "summed"
+    cold_users: ClassVar[bool] = True
+    cold_items: ClassVar[bool] = False
+
+    @frozen
+    class Config:
+        """50 to 200 dimensions are usual; fewer favour what is popular."""
+
+        dim: Count = 64
+        budget_bytes: Count = 4 * 2**30
+
+    def __init__(self, config: Config, schema: Schema) -> None:
+        self.config, self.schema = config, schema
+        self.reads: tuple[str, ...] = ("actions",)
+
+    def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Vectors:
+        """Orthonormal columns over the items of the log. Raises CapacityError with the estimate, DataError on an empty
+        log."""
+        log = interactions.liked(self.schema.weights)
+        if not len(log):
+            hint = "no event has an action of weight above 0"
+            raise DataError("there is nothing to learn from", where="pure_svd", hint=hint)
+        users, items = len(log.user_keys), len(log.item_keys)
+        need = self.estimate(users, items, len(log))
+        if need > self.config.budget_bytes:
+            what = f"{users} users and {items} items need {need / 2**30:.1f} GiB"
+            budget = f"the budget is {self.config.budget_bytes / 2**30:.1f} GiB"
+            raise CapacityError(f"{what}, {budget}", where="pure_svd", hint="raise budget_bytes or lower dim")
+        _, q_ID = right_vectors(log.matrix, self.config.dim)
+        return Vectors(log.item_keys, q_ID.astype(np.float32), "ip")
+
+    def estimate(self, users: int, items: int, events: int) -> int:
+        """Bytes at the peak: the matrix in single and double precision, and the iteration's vectors of the smaller side
+        (twice `dim` of them, or 20) beside the result."""
+        basis = max(2 * self.config.dim + 1, 20)
+        return 20 * events + 8 * basis * min(users, items) + 2 * 8 * self.config.dim * items
