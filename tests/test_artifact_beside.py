@@ -14,7 +14,12 @@ from shortlist.schema import Catalogue, Keys, Profiles
 U2U = Lists.ranked(np.array([0, 0, 1, 2]), np.array([1, 2, 0, 0]), np.array([0.5, 0.25, 0.5, 0.25], dtype=np.float32))
 TAKEN = Lists.ranked(np.array([0, 1, 2]), np.array([7, 8, 9]), np.ones(3, dtype=np.float32))
 CENTRES = Vectors(np.arange(2), np.eye(2, dtype=np.float32), "cos")
-BUILT = Built(U2U, {"taken": TAKEN, "centres": CENTRES}, {"form": "users", "taken": "items"})
+WISHES = Vectors(np.arange(3), np.arange(6, dtype=np.float32).reshape(3, 2), "ip")
+BUILT = Built(
+    U2U,
+    {"taken": TAKEN, "centres": CENTRES, "wishes": WISHES},
+    {"form": "users", "taken": "items", "wishes": "vectors"},
+)
 
 
 def equal(one: Lists, other: Lists) -> None:
@@ -30,7 +35,10 @@ def test_forms_beside_come_back(tmp_path: Path) -> None:
     equal(form, U2U)
     equal(beside["taken"], TAKEN)
     np.testing.assert_array_equal(beside["centres"].matrix, CENTRES.matrix)
-    assert (beside["centres"].metric, list(beside)) == ("cos", ["taken", "centres"])
+    assert (beside["centres"].metric, list(beside)) == ("cos", ["taken", "centres", "wishes"])
+    wishes = beside["wishes"]
+    assert isinstance(wishes, Vectors)
+    np.testing.assert_array_equal(wishes.matrix, WISHES.matrix)
 
 
 def test_a_forgotten_user_leaves_lists_of_users_on_both_sides(tmp_path: Path) -> None:
@@ -39,9 +47,15 @@ def test_a_forgotten_user_leaves_lists_of_users_on_both_sides(tmp_path: Path) ->
     catalogue = Catalogue(Profiles(np.arange(3), {}), Profiles(np.arange(10), {}))
     releases = Releases(tmp_path / "releases")
     id = releases.publish(None, {"user_cf": tmp_path / "user_cf"}, {}, users, items, catalogue, created_ms=1)
-    assert releases.rewrite(id, lambda name, table: _without(name, table, [1])) == 5  # 0-1, 1-0, what 1 took, id, profile
+    assert (
+        releases.rewrite(id, lambda name, table: _without(name, table, [1])) == 6
+    )  # 0-1, 1-0, taken, wish, id, profile
     read = releases.load(id).artifact("user_cf")
     form, taken = read.form(), read.beside()["taken"]
     assert isinstance(form, Lists) and isinstance(taken, Lists)
     equal(form, Lists.ranked(np.array([0, 2]), np.array([2, 0]), np.full(2, 0.25, dtype=np.float32)))
     assert taken.keys.tolist() == [0, 2]
+    wishes = read.beside()["wishes"]
+    assert isinstance(wishes, Vectors)
+    assert wishes.keys.tolist() == [0, 2]
+    np.testing.assert_array_equal(wishes.matrix, WISHES.matrix[[0, 2]])

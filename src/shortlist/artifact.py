@@ -265,13 +265,17 @@ class Artifact:
         return {name: self._form(f"beside.{name}", shape) for name, shape in self.manifest.beside.items()}
 
     def _form(self, name: str, shape: Mapping[str, str]) -> Form:
+        if shape.get("of") == "users":
+            frame = self.table(name)
+            if shape.get("holds") == "vectors":
+                width = frame.schema["vector"].shape[0]  # type: ignore[attr-defined]
+                matrix = frame["vector"].explode().to_numpy().astype(np.float32).reshape(len(frame), width)
+                return Vectors(frame["user"].to_numpy(), matrix, cast(Metric, shape.get("metric", "ip")))
+            held = "other_user" if shape.get("holds") == "users" else "item"
+            return Lists.ranked(frame["user"].to_numpy(), frame[held].to_numpy(), frame["score"].to_numpy())
         if shape.get("as") == "vectors":
             keys, matrix = self.array(f"{name}.keys"), self.array(f"{name}.matrix")
             return Vectors(keys, matrix, cast(Metric, shape.get("metric", "ip")))
-        if shape.get("of") == "users":
-            frame = self.table(name)
-            held = "other_user" if shape.get("holds") == "users" else "item"
-            return Lists.ranked(frame["user"].to_numpy(), frame[held].to_numpy(), frame["score"].to_numpy())
         if shape.get("as") == "lists":
             columns = [self.array(f"{name}.{part}") for part in ("keys", "offsets", "items", "scores")]
             named = _file(f"{name}.labels", "arrow") in self.manifest.files
@@ -287,6 +291,10 @@ def _form_parts(
         columns: dict[str, NDArray[Any]] = {"user": np.repeat(form.keys, np.diff(form.offsets))}
         columns |= {"other_user" if holds == "users" else "item": form.items, "score": form.scores}
         return {"as": "lists", "of": "users", "holds": holds}, {}, {name: pl.DataFrame(columns)}
+    if holds is not None and isinstance(form, Vectors):
+        each = pl.Array(pl.Float32, form.matrix.shape[1])
+        frame = pl.DataFrame({"user": form.keys, "vector": pl.Series(form.matrix, dtype=each)})
+        return {"as": "vectors", "of": "users", "holds": holds, "metric": form.metric}, {}, {name: frame}
     if isinstance(form, Vectors):
         shape: dict[str, str] = {"as": "vectors", "metric": form.metric}
         return shape, {f"{name}.keys": form.keys, f"{name}.matrix": form.matrix}, {}
@@ -314,12 +322,15 @@ def save(
     snapshot: str = "",
     metrics: Mapping[str, Any] | None = None,
     created_ms: int,
+    files: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Write an artifact beside its place, sync it, rename it; an artifact already there is replaced.
 
-    `config` is a frozen config or plain tables; `metrics` must be finite. Raises ArtifactError.
+    `config` is a frozen config or plain tables; `metrics` must be finite; `files` writes further files into the folder
+    it is given, of formats that others read (an index). Raises ArtifactError.
     """
     parts: dict[str, Any] = {"kind": kind, "name": name, "form": form, "arrays": arrays, "tables": tables}
+    parts["files"] = files
     parts |= {"config": config, "reads": reads, "fingerprint": fingerprint, "snapshot": snapshot, "metrics": metrics}
     return _replace(Path(folder), lambda scratch: _write(scratch, created_ms=created_ms, **parts))
 
@@ -426,6 +437,7 @@ def _write(
     snapshot: str = "",
     metrics: Mapping[str, Any] | None = None,
     created_ms: int,
+    files: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Files of an artifact into an existing folder, the manifest last, all synced."""
     shape: dict[str, str] | None = None
@@ -456,7 +468,21 @@ def _write(
         _write_array(folder / _file(label, "npy"), np.asarray(array))
     for label, frame in {**(tables or {}), **form_tables}.items():
         _write_table(folder / _file(label, "arrow"), frame)
+    if files is not None:
+        _further(folder, files)
     return _seal_files(folder, table)
+
+
+def _further(folder: Path, files: Callable[[Path], None]) -> None:
+    """What `files` writes, made in a folder of its own, so that it replaces nothing."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    files(place)
+    for path in sorted(place.iterdir()):
+        if (folder / path.name).exists() or not FILE.fullmatch(path.name) or path.name == MANIFEST:
+            raise _refuse(f"two files are called {path.name!r}", folder, "rename one of its arrays or tables")
+        _sync(path)
+        path.rename(folder / path.name)
+    place.rmdir()
 
 
 def _seal_files(folder: Path, table: dict[str, Any]) -> Manifest:
@@ -716,6 +742,14 @@ class Releases:
             raise _refuse(f"`current` leaves its folder: {target!r}", link, "remove it, then roll back to a release")
         return target
 
+    def mark(self, id: str) -> str:
+        """What changes with the content of a release: a `rewrite` leaves its id as it was. Reads no file."""
+        try:
+            found = (self.folder / id / MANIFEST).stat()
+        except OSError:
+            return ""
+        return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+
     def list(self) -> tuple[Summary, ...]:
         """All releases, oldest first; one whose manifest cannot be read is listed with its problem."""
         current = self.current()
@@ -773,12 +807,15 @@ class Releases:
                 shutil.rmtree(scratch, ignore_errors=True)
         return lost
 
-    def rollback(self, to: str | None = None) -> str:
+    def rollback(self, to: str | None = None, *, checks: Sequence[Check] = ()) -> str:
         """Make an earlier release current: the one named, else the latest before it that is whole. Returns its id.
 
-        Raises ArtifactError when the one named is damaged, or none before the current one is whole.
+        Raises ArtifactError when the one named is damaged, or none before the current one is whole; a check raises to
+        refuse.
         """
         id = self._whole_before(self.current()) if to is None else self.load(to).id
+        for check in checks:
+            check(self.load(id, verify=False))
         with _os_errors(self.folder):
             self._point(id)
         return id

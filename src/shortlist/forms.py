@@ -115,13 +115,13 @@ class Built:
     """What a solver gives whose channel needs more than one form: what is searched, and by name what the query is made
     with (the items of similar users, the clusters' centres).
 
-    `users` names the lists whose keys are users, with what they hold; `form` is the name of the first. On disk they are
-    tables, so that a user who asks to be forgotten is.
+    `users` names the forms whose keys are users, with what their lists hold (`vectors` for vectors); `form` is the name
+    of the first. On disk they are tables, so that a user who asks to be forgotten is.
     """
 
     form: Form
     beside: Mapping[str, Form] = field(default_factory=dict)
-    users: Mapping[str, Literal["items", "users"]] = field(default_factory=dict)
+    users: Mapping[str, Literal["items", "users", "vectors"]] = field(default_factory=dict)
 
 
 def _refuse(what: str, where: str) -> ArtifactError:

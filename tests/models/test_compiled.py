@@ -9,7 +9,7 @@ import pytest
 from numba.core import caching
 from numpy.typing import NDArray
 
-from shortlist.models.blocks.compiled import in_blocks, loop
+from shortlist.tables.compiled import Files, in_blocks, loop
 
 
 def total(values: NDArray[np.float64]) -> float:
@@ -41,6 +41,45 @@ def test_the_cache_goes_where_it_is_told_and_serves_the_next_process(tmp_path: P
     ]
     assert [line.strip() for line in hits] == ["", "1"]
     assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_processes_that_compile_at_once_do_not_take_each_others_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (Files(str(tmp_path), "f", "first source") for _ in range(2))
+    with monkeypatch.context() as before:
+        before.setattr(two, "_load_index", dict)  # it looked when there was nothing yet
+        one.save("integers", b"1")
+        two.save("reals", b"2")
+    assert (one.load("integers"), one.load("reals")) == (None, b"2")  # one is forgotten, none is mistaken
+    one.save("integers", b"1")
+    assert (two.load("integers"), two.load("reals")) == (b"1", b"2")
+
+    named = one._load_index()["integers"]
+    changed = Files(str(tmp_path), "f", "second source")
+    assert changed.load("integers") is None
+    changed.save("integers", b"3")
+    assert one._load_data(named) == b"1"  # who read the index before still finds what it named
+    assert (changed.load("integers"), one.load("integers")) == (b"3", None)
+
+
+def test_code_is_there_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(str(tmp_path), "f", "source")
+
+    def broken_off(_: object) -> None:
+        assert list(tmp_path.glob("f.*.nbc"))
+        raise OSError
+
+    monkeypatch.setattr(files, "_save_index", broken_off)
+    with pytest.raises(OSError):  # noqa: PT011
+        files.save("integers", b"1")
+    assert files.load("integers") is None
+
+
+def test_loops_are_kept_so() -> None:
+    from shortlist.models.blocks.cooccurrence import by_item
+
+    assert type(by_item._cache._cache_file) is Files  # type: ignore[attr-defined]
 
 
 def test_blocks_come_back_in_order() -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from shortlist.batch import Layout, Side
 from shortlist.forms import Metric, Vectors
-from shortlist.index.flat import FlatIndex
+from shortlist.index.vectors import VectorIndex
 from shortlist.models.blocks.unit import unit
 from shortlist.models.recall.dssm import DSSM
 
@@ -90,7 +90,7 @@ def test_unit_vectors_are_found_alike_under_every_metric(metric: Metric) -> None
     """DSSM 5 and B11 2: and under ip and cos the scores of the search are the model's to 1e-5."""
     model, rows = made(), batch(FULL, 12, 30)
     u_RD, v_ND = model.query(rows.request), model.candidate(rows.row)
-    found, scores = FlatIndex(Vectors(np.arange(30), v_ND.numpy(), metric)).search(u_RD.numpy(), 10)
+    found, scores = VectorIndex(Vectors(np.arange(30), v_ND.numpy(), metric)).search(u_RD.numpy(), 10)
     best = torch.sort(u_RD.double() @ v_ND.double().T, dim=1, descending=True)
     assert found.tolist() == best.indices[:, :10].tolist()
     # |u - v|^2 = 2 - 2 <u, v>
