@@ -37,13 +37,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory, files: dict[str, str]) -> Pat
 def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, *words], env=environment, cwd=copy, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *words], env=environment, cwd=copy, capture_output=True, text=True, timeout=900, check=False
     )
 
 
-def test_the_documented_files_are_a_filter_a_model_and_a_source(files: dict[str, str]) -> None:
+def test_the_documented_files_are_a_filter_a_model_a_source_and_a_feature(files: dict[str, str]) -> None:
     folders = {name.rpartition("/")[0] for name in files}
-    assert folders == {"funnel/filters", "models/recall", "funnel/sources"}
+    assert folders == {"funnel/filters", "models/recall", "funnel/sources", "features/kinds"}
 
 
 def test_dropped_files_are_listed_with_what_they_are(copy: Path, files: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ assert main(["simulate", str(place / "log"), *sizes]) == 0
 assert main(["init", str(place / "log"), "--project", str(place / "shortlist.toml")]) == 0
 file = place / "shortlist.toml"
 text = file.read_text()
-text += '[[recall]]\\nname = "fresh"\\nuse = "newest"\\n'
+text += '[[recall]]\\nname = "fresh"\\nuse = "newest"\\n[[feature]]\\nname = "had"\\nuse = "revisit"\\n'
 file.write_text('filters = ["seen", {{ use = "short", minutes = 20 }}]\\n' + text)
 for command in (["import"], ["train"], ["evaluate"], ["publish"]):
     assert main([*command, "--project", str(file)]) == 0

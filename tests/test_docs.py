@@ -16,8 +16,11 @@ import pytest
 
 from shortlist.artifact import Artifact
 from shortlist.candidates import Ragged, Requests
-from shortlist.config import catalogue, find, parse
+from shortlist.config import FeatureConfig, catalogue, find, parse
 from shortlist.dataset.interactions import Interactions
+from shortlist.features.base import Events, Rows
+from shortlist.features.featureset import FeatureSet
+from shortlist.features.replay import Replayed
 from shortlist.forms import Lists
 from shortlist.funnel import recipes
 from shortlist.schema import Catalogue, Profiles, Schema
@@ -64,6 +67,7 @@ ITEMS = Profiles.from_frame(
     )
 )
 SCHEMA = Schema.parse({"items": {"minutes": "dense", "published": "time"}, "published": "published"})
+NOTHING: dict[str, list[Any]] = {name: [] for name in ("offset", "user", "item", "action", "time_ms")}
 CATALOGUE = Catalogue(Catalogue.empty().users, ITEMS)
 
 
@@ -81,7 +85,10 @@ def everything(owners: Any, items: Any) -> Any:
 
 @pytest.mark.usefixtures("dropped_in")
 def test_dropped_files_are_found() -> None:
-    assert list(examples()) == ["funnel/filters/short.py", "models/recall/newest.py", "funnel/sources/last_item.py"]
+    assert list(examples()) == [
+        "funnel/filters/short.py", "models/recall/newest.py", "funnel/sources/last_item.py",
+        "features/kinds/revisit.py",
+    ]  # fmt: skip
     assert "short" in catalogue("shortlist.funnel.filters")
     assert "newest" in catalogue("shortlist.models.recall")
     assert "last_item" in catalogue("shortlist.funnel.sources")
@@ -110,6 +117,17 @@ def test_the_model_and_the_source_of_the_page() -> None:
 
 
 @pytest.mark.usefixtures("dropped_in")
+def test_the_feature_of_the_page() -> None:
+    features = FeatureSet.of([FeatureConfig("had", "revisit", {"last": 1})], SCHEMA)
+    known = Replayed(Events.of(pl.DataFrame(NOTHING), SCHEMA), CATALOGUE, SCHEMA, features)
+    asked = requests([[1, 0], []])
+    rows = Rows(asked, np.array([0, 0, 1]), np.array([0, 1, 0]))
+    # of the first user's history the last event counts, item 0; the other has none
+    assert {name: column.tolist() for name, column in known.columns(rows).items()} == {"had": [1.0, 0.0, 0.0]}
+    assert features.last == 1
+
+
+@pytest.mark.usefixtures("dropped_in")
 def test_a_project_can_name_them() -> None:
     config = parse(
         {"recall": [{"name": "newest", "use": "newest"}], "filters": ["seen", {"use": "short", "minutes": 20}]}
@@ -118,7 +136,7 @@ def test_a_project_can_name_them() -> None:
     none = np.zeros(0, dtype=np.int64)
     form = newest(newest.Config(), SCHEMA).solve(Interactions.of(none, none), CATALOGUE, NOW)
     words = recipes.document(config, SCHEMA, {"newest": newest})
-    made = cast(Artifact, types.SimpleNamespace(form=lambda: form))
+    made = cast(Artifact, types.SimpleNamespace(form=lambda: form, beside=dict))
     funnel = recipes.assemble(words, lambda name: made, CATALOGUE)["home"]
     slates = funnel.run(dataclasses.replace(requests([[0], []]), n=3))
     # newest first: 1, 2, 0; item 1 is longer than 20 minutes, the first user has met item 0
@@ -154,5 +172,5 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_every_folder_of_the_table_exists() -> None:
     text = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
     folders = re.findall(r"^\| `([\w/]+)/` \|", text, flags=re.MULTILINE)
-    assert len(folders) == 6
+    assert len(folders) == 8
     assert all((ROOT / "src" / "shortlist" / folder).is_dir() for folder in folders)

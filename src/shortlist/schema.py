@@ -83,10 +83,10 @@ class Task:
 class Schema:
     """What the columns of a log and a catalogue mean.
 
-    `user`, `item`, `time`, `action`, `value`, `event_id`, `request_id`, `position` name columns of the event
-    table; `action` None means that every row is the one action declared. `time_unit` is checked against the data:
-    `ms` and `s` since the epoch, `iso` for written dates (UTC where no zone is given), `none` for a log without
-    times, whose rows are in order.
+    `user`, `item`, `time`, `action`, `value`, `event_id`, `request_id`, `position`, `propensity` name columns of the
+    event table; `action` None means that every row is the one action declared. `time_unit` is checked against the
+    data: `ms` and `s` since the epoch, `iso` for written dates (UTC where no zone is given), `none` for a log without
+    times, whose rows are in order. A propensity is the probability, above 0, with which an item was shown at its place.
     """
 
     user: str = "user"
@@ -98,6 +98,7 @@ class Schema:
     event_id: str | None = None
     request_id: str | None = None
     position: str | None = None
+    propensity: str | None = None
     actions: dict[str, Action] = field(default_factory=lambda: {"click": Action()})
     users: dict[str, Field] = field(default_factory=dict)
     items: dict[str, Field] = field(default_factory=dict)
@@ -137,6 +138,9 @@ class Schema:
             what = f"no user or context field is called {self.region!r}"
             hint = nearest(self.region, [*self.users, *self.context])
             raise ConfigError(what, where=f"{where}.region", hint=hint)
+        if self.propensity is not None and "propensity" in self.context:
+            what = "propensity is a column of its own: models must not read it"
+            raise ConfigError(what, where=f"{where}.context.propensity", hint="take it out of context")
         self._check_vocabularies(where)
         for name, task in self.tasks.items():
             known = ["value", "time_ms", *self.actions, *(f"{action}.value" for action in self.actions)]

@@ -9,7 +9,7 @@ import pytest
 
 from shortlist.config import build, catalogue, plain
 from shortlist.dataset.interactions import Interactions
-from shortlist.forms import Lists, Vectors
+from shortlist.forms import Built, Lists, Vectors
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles
 from shortlist.simulation.toy import Toy
@@ -31,15 +31,29 @@ def world() -> Toy:
     return Toy.draw(60, 40, 1500, seed=3, categories=4)
 
 
-def solved(name: str, log: Interactions, world: Toy) -> Lists | Vectors:
+def solved(name: str, log: Interactions, world: Toy) -> Built:
     kind = model(name)
     form = kind(kind.Config(), world.schema()).solve(log, world.catalogue, world.now)
-    assert isinstance(form, (Lists, Vectors))
-    return form
+    built = form if isinstance(form, Built) else Built(form)
+    assert all(isinstance(part, (Lists, Vectors)) for part in (built.form, *built.beside.values()))
+    assert set(built.users) <= {"form", *built.beside}
+    return built
 
 
-def arrays(form: Lists | Vectors) -> list[np.ndarray[Any, Any]]:
-    return [value for value in vars(form).values() if isinstance(value, np.ndarray)]
+def arrays(built: Built) -> list[np.ndarray[Any, Any]]:
+    forms = [built.form, *built.beside.values()]
+    return [value for form in forms for value in vars(form).values() if isinstance(value, np.ndarray)]
+
+
+def offered(built: Built) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Keys of items in the form that is searched and in lists beside it."""
+    parts = []
+    for name, form in {"form": built.form, **built.beside}.items():
+        if isinstance(form, Lists) and built.users.get(name) != "users":
+            parts.append(form.items)
+        elif isinstance(form, Vectors) and name == "form":
+            parts.append(form.keys)
+    return np.concatenate(parts)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,13 +83,12 @@ def test_same_input_same_output_and_input_untouched(name: str, world: Toy) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_it_offers_only_items_of_the_log_or_the_catalogue(name: str, world: Toy) -> None:
     log = world.interactions.where(world.interactions.items % 3 != 0)
-    items = world.catalogue.items
-    kept = items.keys % 3 != 0
-    rest = Profiles(items.keys[kept], {field: column[kept] for field, column in items.columns.items()})
-    form = solved(name, log, replace(world, catalogue=Catalogue(world.catalogue.users, rest)))
-    offered = form.items if isinstance(form, Lists) else form.keys
-    assert len(offered)
-    assert not (offered % 3 == 0).any()
+    every = world.catalogue.items
+    kept = every.keys % 3 != 0
+    rest = Profiles(every.keys[kept], {field: column[kept] for field, column in every.columns.items()})
+    items = offered(solved(name, log, replace(world, catalogue=Catalogue(world.catalogue.users, rest))))
+    assert len(items)
+    assert not (items % 3 == 0).any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,8 +100,7 @@ def test_keys_with_gaps_are_kept(name: str, world: Toy) -> None:
     for column, shifted in zip(arrays(near), arrays(form), strict=True):
         if column.dtype == np.float32:
             np.testing.assert_array_equal(column, shifted)
-    offered, before = (f.items if isinstance(f, Lists) else f.keys for f in (form, near))
-    np.testing.assert_array_equal(offered, before + 10**9)
+    np.testing.assert_array_equal(offered(form), offered(near) + 10**9)
 
 
 @pytest.mark.parametrize("name", NAMES)

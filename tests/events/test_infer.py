@@ -10,6 +10,7 @@ from shortlist.errors import DataError
 from shortlist.events.infer import infer
 from shortlist.events.raw import schema_of
 from shortlist.events.workspace import catalogue, import_log
+from shortlist.schema import Schema
 
 T = 1_700_000_000  # 14 November 2023, in seconds
 
@@ -62,6 +63,7 @@ def test_a_rating_log_with_its_neighbours(tmp_path: Path) -> None:
         "value: rating, by its name",
         "relevant: value >= 4, four fifths of the highest rating seen, 5",
         "no column names an action: every row is a rate",
+        "tasks: rate, beside items drawn, as nothing says what was shown",
         'items.title: "text", free text',
         'items.genres: { kind = "varlen", split = "|" }, values between |',
         'items.year: "sparse", few whole numbers',
@@ -137,7 +139,8 @@ def test_an_action_log_with_odd_names(tmp_path: Path) -> None:
     assert (schema.user, schema.item, schema.action, schema.event_id) == ("visitor_id", "Item ID", "event", "event_id")
     assert {name: action.weight for name, action in schema.actions.items()} == {'view "full"': 1.0, "impression": 0.0}
     assert schema.time_unit == "iso"
-    assert "action impression: seen but not wanted, weight 0" in guesses
+    assert "action impression: seen but not wanted, 50.00% of events, weight 0" in guesses
+    assert not schema.tasks  # the name of the only other one is no word that `fuse` could say
     assert import_log(project, lambda text: None, 0).added == 2
 
 
@@ -195,3 +198,103 @@ def test_nothing_there(tmp_path: Path) -> None:
         f"{tmp_path}/nothing: no such file, folder or public log "
         "(public logs: ml-100k, ml-1m, ml-1m-sample, ml-latest-small, ncf-ml-1m)"
     )
+
+
+def acted(folder: Path, counts: dict[str, int]) -> tuple[Schema, list[str]]:
+    """The schema and the guesses for a log with so many events of each action."""
+    names = [name for name, n in counts.items() for _ in range(n)]
+    table = {"user": ["u"] * len(names), "item": ["i"] * len(names), "event": names}
+    pl.DataFrame({**table, "ts": [T + n for n in range(len(names))]}).write_csv(folder / "log.csv")
+    guesses = written(folder, str(folder / "log.csv"))
+    return schema_of(load(folder)), guesses
+
+
+def test_what_actions_are_worth_is_told_by_their_names(tmp_path: Path) -> None:
+    weights = {
+        "AddToCart": 3.0, "Purchased": 5.0, "dislike": 0.0, "expose": 0.0, "favourites": 3.0, "not_interested": 0.0,
+        "product_click": 1.0, "remove_from_cart": 0.0, "unlike": 0.0, "video-view": 1.0, "zorp": 1.0,
+    }  # fmt: skip
+    schema, guesses = acted(tmp_path, dict.fromkeys(weights, 1))
+    assert {name: action.weight for name, action in schema.actions.items()} == weights
+    share = "9.09% of events"  # one in eleven
+    assert [guess for guess in guesses if guess.startswith("action ")] == [
+        f"action AddToCart: interest, {share}, weight 3",
+        f"action Purchased: interest, {share}, weight 5",
+        f"action dislike: the opposite of interest, {share}, weight 0",
+        f"action expose: seen but not wanted, {share}, weight 0",
+        f"action favourites: interest, {share}, weight 3",
+        f"action not_interested: the opposite of interest, {share}, weight 0",
+        f"action product_click: interest, {share}, weight 1",
+        f"action remove_from_cart: takes something back, {share}, weight 0",
+        f"action unlike: takes something back, {share}, weight 0",
+        f"action video-view: interest, {share}, weight 1",
+        f"action zorp: no word that is known, {share}, weight 1",
+    ]
+    text = (tmp_path / "shortlist.toml").read_text(encoding="utf-8")
+    assert f"actions.zorp = {{ weight = 1 }}  # no word that is known, {share}\n" in text
+
+
+def test_rankers_learn_of_what_was_shown_each_action_that_is_not_rare(tmp_path: Path) -> None:
+    # 2 of 3000 events are shares: below one in a thousand
+    schema, guesses = acted(tmp_path, {"show": 2400, "click": 500, "buy": 78, "dislike": 20, "share": 2})
+    assert {name: (task.positive, task.on) for name, task in schema.tasks.items()} == {
+        "click": ("click", "show"), "buy": ("buy", "show"), "dislike": ("dislike", "show"),
+    }  # fmt: skip
+    assert "tasks: click, buy, dislike, of what has the action show" in guesses
+    text = (tmp_path / "shortlist.toml").read_text(encoding="utf-8")
+    said = '# what rankers learn; in [rank], what it is worth together: fuse = "click + 5 * buy - dislike"\n'
+    assert said in text
+    assert "[ranking]" not in text
+
+
+def test_without_exposures_negatives_are_drawn(tmp_path: Path) -> None:
+    schema, guesses = acted(tmp_path, {"view": 3, "zorp": 9})
+    assert {name: (task.positive, task.on) for name, task in schema.tasks.items()} == {
+        "view": ("view", {"sample": "mixed", "per": 4})
+    }
+    assert "tasks: view, beside items drawn, as nothing says what was shown" in guesses
+
+
+def test_an_unknown_action_is_learned_where_no_other_is(tmp_path: Path) -> None:
+    schema, _ = acted(tmp_path, {"zip": 2, "zörp": 9, "dislike": 1})
+    assert list(schema.tasks) == ["zörp", "dislike"]
+
+
+@pytest.mark.parametrize(("views", "weight"), [(9, 1.0), (10, 0.0)])
+def test_a_view_is_an_exposure_where_there_are_two_for_a_click(tmp_path: Path, views: int, weight: float) -> None:
+    schema, _ = acted(tmp_path, {"view": views, "click": 5})
+    assert schema.actions["view"].weight == weight
+    assert {task.on == "view" for task in schema.tasks.values()} == {weight == 0}
+
+
+def test_a_log_of_exposures_alone_says_that_nothing_can_be_learned(tmp_path: Path) -> None:
+    schema, guesses = acted(tmp_path, {"impression": 4, "dislike": 1})
+    assert not schema.tasks
+    assert "no action shows interest: give one a weight above 0, or nothing can be learned" in guesses
+
+
+def test_rankers_learn_from_slates_that_were_served_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "var" / "rows").mkdir(parents=True)
+    (tmp_path / "var" / "rows" / "20240101T00-1-0.arrow").touch()
+    _, guesses = acted(tmp_path, {"impression": 4, "click": 1})
+    assert load(tmp_path).config.ranking.rows == "logged"
+    assert "ranking.rows: logged, var/rows/ holds slates that were served" in guesses
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "movies.csv", "log.parquet"])
+def test_a_table_without_rows_is_refused(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    ratings().write_csv(tmp_path / "ratings.csv")
+    empty = ratings().head(0)
+    empty.write_csv(place) if name.endswith("csv") else empty.write_parquet(place)
+    with pytest.raises(DataError) as caught:
+        infer(str(tmp_path / "log.parquet" if name == "log.parquet" else tmp_path), tmp_path)
+    assert str(caught.value) == f"{place}: there are columns but no rows (put rows in, or take it away)"
+
+
+def test_a_propensity_is_a_column_of_its_own(tmp_path: Path) -> None:
+    table = ratings().with_columns(propensity=pl.lit(0.25))
+    table.write_parquet(tmp_path / "log.parquet")
+    guesses = written(tmp_path, str(tmp_path / "log.parquet"))
+    assert "propensity: propensity, by its name: the probability of having been shown" in guesses
+    assert schema_of(load(tmp_path)).propensity == "propensity"

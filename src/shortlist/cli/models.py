@@ -21,6 +21,8 @@ KINDS = {
     "boost": "shortlist.traffic",
     "rerank": "shortlist.funnel.selectors",
     "split": "shortlist.dataset.splits",
+    "feature": "shortlist.features.kinds",
+    "text": "shortlist.features.text",
 }
 
 

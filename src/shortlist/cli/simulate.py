@@ -1,5 +1,6 @@
 """Write the log of a simulated world, for trying things where no data is at hand."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +16,20 @@ COUNT = click.IntRange(1)
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--size", default="tiny", show_default=True, help="tiny, S, M, L, XL: 100 thousand to 200 million events."
+    "--size", default="tiny", show_default=True, help="tiny, S, M, L, XL: 0.1, 1, 5, 20 and 200 million events."
 )
 @click.option(
-    "--policy", default="popularity", show_default=True, help="Who decides what is shown: uniform, taste, ..."
+    "--policy",
+    default="popularity",
+    show_default=True,
+    help="Who decides what is shown: uniform, popularity, taste (which knows the truth).",
 )
-@click.option("--seed", default=0, show_default=True)
-@click.option("--days", type=COUNT, help="How long the world runs; a size is meant for 30 days.")
-@click.option("--users", type=COUNT, help="Other than the size has.")
-@click.option("--items", type=COUNT, help="Other than the size has.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same options, version and seed: same files."
+)
+@click.option("--days", type=COUNT, help="How long the world runs, instead of 30 days.")
+@click.option("--users", type=COUNT, help="How many, instead of as many as the size has.")
+@click.option("--items", type=COUNT, help="How many, instead of as many as the size has.")
 @json_option
 def command(
     folder: Path,
@@ -35,14 +41,18 @@ def command(
     items: int | None,
     as_json: bool,
 ) -> None:
-    """Users whose tastes drift, items of hidden quality, and what comes of a policy: FOLDER/events/, items.parquet,
-    users.parquet for `shortlist init FOLDER`; FOLDER/truth/ for who wants to know."""
+    """Write the log of a simulated world to FOLDER, to try things on: tastes that drift, items of hidden quality.
+
+    FOLDER/events/, items.parquet and users.parquet are what `shortlist init FOLDER` reads; FOLDER/truth/ is what it
+    must not know.
+    """
     from shortlist.config import nearest
     from shortlist.errors import ConfigError
     from shortlist.simulation.folder import save
     from shortlist.simulation.policy import named
     from shortlist.simulation.sizes import SIZES
 
+    size = next((name for name in SIZES if name.lower() == size.lower()), size)
     if size not in SIZES:
         raise ConfigError(f"no size is called {size!r}", where="--size", hint=nearest(size, list(SIZES)))
     preset = SIZES[size]
@@ -51,5 +61,6 @@ def command(
         counts = save(folder, config, lambda world: named(policy, world.truth), seed, told)
     total = sum(counts.values())
     say(f"{folder}: {total} events ({', '.join(f'{n} {name}' for name, n in counts.items())})")
+    say(f"next: shortlist init {shlex.quote(str(folder))}")
     if as_json:
         emit({"folder": str(folder), "events": total, "actions": counts, "size": size, "policy": policy, "seed": seed})

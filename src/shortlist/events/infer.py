@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from shortlist.config import catalogue
 from shortlist.errors import DataError
 from shortlist.events.readers import scan
 from shortlist.events.rows import unit_of
+from shortlist.events.slates import FOLDER
 
 __all__ = ["infer"]
 
 SAMPLE = 10_000
+HEAD = "# Guessed by `shortlist init`: correct what is wrong. `shortlist config show` says what is in force.\n"
+RESERVED = ("value", "time_ms", "merge", "true", "false")  # what expressions mean otherwise
 USER = (
     "user",
     "userid",
@@ -50,6 +54,7 @@ VALUE = ("value", "rating", "score", "stars", "overall", "amount", "duration", "
 EVENT_ID = ("eventid", "uuid", "interactionid")
 REQUEST_ID = ("requestid", "impressionid", "slateid")
 POSITION = ("position", "pos", "slot")
+PROPENSITY = ("propensity", "propensityscore", "pscore", "showprobability")
 CONTEXT = (
     "device", "devicetype", "platform", "os", "browser", "app", "network", "referrer", "surface", "scene",
 )  # fmt: skip
@@ -75,8 +80,54 @@ UNITS = {
     "iso": "written dates",
     "none": "milliseconds",
 }  # of fields, by the log's
+# What an action is by a word of its name, or by all of them together.
+EXPOSED = (
+    "impression", "imp", "expose", "exposed", "exposure", "show", "shown", "display", "displayed", "serve", "served",
+)  # fmt: skip
+UNWANTED = (
+    "dislike", "hide", "hidden", "skip", "block", "report", "mute", "downvote", "uninterested", "notinterested",
+    "thumbsdown",
+)  # fmt: skip
+UNDONE = ("remove", "removed", "delete", "deleted", "cancel", "canceled", "cancelled", "return", "refund", "not", "no")
+LOOKED = ("view", "pv", "pageview")  # seen, or opened: what else the log has decides
+WORTH = {  # of a click, how many
+    1.0: (
+        "click", "tap", "open", "visit", "detail", "read", "watch", "play", "listen", "stream", "rate", "rating",
+        "review", *LOOKED,
+    ),
+    2.0: ("like", "upvote", "thumbsup", "love", "vote", "comment", "reply"),
+    3.0: (
+        "favourite", "favorite", "fav", "save", "bookmark", "wishlist", "collect", "share", "repost", "retweet",
+        "forward", "follow", "subscribe", "download", "install", "cart", "basket", "addtocart",
+    ),
+    5.0: ("purchase", "buy", "bought", "order", "checkout", "transaction", "pay", "payment", "conversion"),
+}  # fmt: skip
+ACTED = {word: worth for worth, words in WORTH.items() for word in words}
+RARE = 0.001  # share of events below which an action teaches no task
+DRAWN = '{ sample = "mixed", per = 4 }'  # negatives of a log that does not say what was shown
 WRITTEN = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
 FEW = 200  # distinct values up to which a number is taken for a category
+
+
+@dataclass(frozen=True)
+class _Action:
+    """An action of the log, what it is taken for, and its share of all events."""
+
+    name: str
+    kind: str
+    weight: float
+    share: float
+
+    @property
+    def words(self) -> str:
+        told = {
+            "exposure": "seen but not wanted",
+            "interest": "interest",
+            "dislike": "the opposite of interest",
+            "undoing": "takes something back",
+            "unknown": "no word that is known",
+        }[self.kind]
+        return f"{told}, {self.share:.2%} of events"
 
 
 @dataclass(frozen=True)
@@ -108,10 +159,10 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     adapter = data.replace("-", "_")
     if not Path(data).exists() and adapter in catalogue("shortlist.events.adapters"):
         positive = "" if adapter == "ncf_ml_1m" else "value >= 4"
-        text = [f'[data]\nadapter = "{adapter}"', "", *_rest(positive, adapter in ("ncf_ml_1m", "ml_1m"))]
+        text = [f'{HEAD}\n[data]\nadapter = "{adapter}"', "", *_rest(positive, adapter in ("ncf_ml_1m", "ml_1m"))]
         return "\n".join(text) + "\n", [f"data: {adapter}, a public log whose schema comes with it"]
     files, guesses = _tables(Path(data))
-    lines = ["[data]"]
+    lines = [HEAD, "[data]"]
     for role, path in files.items():
         lines.append(f"{role} = {json.dumps(os.path.relpath(path, folder), ensure_ascii=False)}")
     columns = _columns(files["events"])
@@ -122,7 +173,11 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
         if role in files:
             unit = next(unit for unit in UNITS if f'time_unit = "{unit}"' in schema)
             lines += _fields(role, _columns(files[role]), used, key, guesses, files[role], unit)
-    return "\n".join([*lines, "", *_rest(positive, not timed)]) + "\n", guesses
+    rest = _rest(positive, not timed)
+    if any((folder / "var" / FOLDER).glob("*.arrow")):
+        rest += ["", "[ranking]", 'rows = "logged"']
+        guesses.append(f"ranking.rows: logged, var/{FOLDER}/ holds slates that were served")
+    return "\n".join([*lines, "", *rest]) + "\n", guesses
 
 
 def _rest(positive: str, untimed: bool) -> list[str]:
@@ -163,6 +218,9 @@ def _stem(path: Path) -> str:
 
 def _columns(path: Path) -> list[_Column]:
     sample = scan(path).frame.head(SAMPLE).collect()
+    if not len(sample):
+        what = "there are columns but no rows"
+        raise DataError(what, where=str(path), hint="put rows in, or take it away")
     return [_Column(name, sample[name].dtype, sample[name].drop_nulls()) for name in sample.columns]
 
 
@@ -206,6 +264,10 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
     if position is not None and position.numbers is not None:
         lines.append(f"position = {_text(position.name)}")
         guesses.append(f"position: {position.name}, by its name: places in a slate, from 1")
+    propensity = _named(columns, PROPENSITY)
+    if propensity is not None and propensity.numbers is not None:
+        lines.append(f"propensity = {_text(propensity.name)}")
+        guesses.append(f"propensity: {propensity.name}, by its name: the probability of having been shown")
     value = _named(columns, VALUE)
     numbers = value.numbers if value is not None else None
     positive = ""
@@ -219,23 +281,93 @@ def _events(columns: list[_Column], guesses: list[str], file: Path) -> tuple[tup
     action = _named(columns, ACTION)
     if action is not None and action.values.n_unique() <= 50 and action.numbers is None:
         lines.append(f"action = {_text(action.name)}")
-        every = scan(file).frame.select(pl.col(action.name).cast(pl.String).unique().drop_nulls())
-        names = sorted(every.collect(engine="streaming")[action.name])
-        for name in names:
-            seen_only = re.search(r"impression|show|expos|served", name.lower()) is not None
-            lines.append(f"actions.{_text(name)} = {{{' weight = 0.0 ' if seen_only else ''}}}")
-            if seen_only:
-                guesses.append(f"action {name}: seen but not wanted, weight 0")
-        guesses.append(f"actions: the values of {action.name}, each with weight 1 unless said")
+        guesses.append(f"actions: the values of {action.name}, their weights by their names")
+        actions = _actions(_counts(file, action.name))
     else:
         name = "rate" if positive else "click"
-        lines.append(f"actions.{name} = {{}}")
         guesses.append(f"no column names an action: every row is a {name}")
+        actions = [_Action(name, "interest", 1.0, 1.0)]
+    for one in actions:
+        lines.append(f"actions.{_key(one.name)} = {{ weight = {one.weight:g} }}  # {one.words}")
+        if len(actions) > 1:
+            guesses.append(f"action {one.name}: {one.words}, weight {one.weight:g}")
+    if not any(one.weight for one in actions):
+        guesses.append("no action shows interest: give one a weight above 0, or nothing can be learned")
     for column in columns:
         if column.plain in CONTEXT and len(column.values) and column.values.n_unique() <= FEW and column is not action:
-            lines.append(f'context.{_text(column.name)} = "sparse"')
+            lines.append(f'context.{_key(column.name)} = "sparse"')
             guesses.append(f"context.{column.name}: what holds of a request, by its name")
+    lines += _tasks(actions, guesses) if time is not None else []
     return (user.name, item.name), lines, positive, time is not None
+
+
+def _counts(file: Path, column: str) -> dict[str, int]:
+    """How many events each action has, by name."""
+    names = scan(file).frame.select(pl.col(column).cast(pl.String).alias("name")).drop_nulls()
+    counted = names.group_by("name").agg(n=pl.len()).sort("name").collect(engine="streaming")
+    return dict(zip(counted["name"].to_list(), counted["n"].to_list(), strict=True))
+
+
+def _actions(counts: dict[str, int]) -> list[_Action]:
+    """What each action means, by its name; what a view is, by how often there is one for a click."""
+    total = sum(counts.values())
+    found = [_Action(name, *_meaning(name), count / total) for name, count in counts.items()]
+    clicks = sum(one.share for one in found if "click" in _words(one.name))
+    if not any(one.kind == "exposure" for one in found) and clicks:
+        found = [
+            _Action(one.name, "exposure", 0.0, one.share)
+            if one.kind == "interest" and set(_words(one.name)) & set(LOOKED) and one.share >= 2 * clicks
+            else one
+            for one in found
+        ]
+    return found
+
+
+def _meaning(name: str) -> tuple[str, float]:
+    """Exposure, interest, dislike, undoing, or unknown; and a weight."""
+    words = _words(name)
+    every = (*words, "".join(words))
+    if any(word in UNWANTED for word in every):
+        return "dislike", 0.0
+    if any(word in UNDONE for word in words) or any(w[:2] == "un" and w[2:] in ACTED for w in every):
+        return "undoing", 0.0
+    if any(word in EXPOSED for word in every):
+        return "exposure", 0.0
+    worth = [ACTED[word] for word in every if word in ACTED]
+    return ("interest", max(worth)) if worth else ("unknown", 1.0)
+
+
+def _words(name: str) -> list[str]:
+    """`AddToCart`, `add_to_cart` as words in small letters, without an ending where that makes one of those known."""
+    parts = re.findall(r"[a-z]+|[0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
+    known = {*EXPOSED, *UNWANTED, *UNDONE, *ACTED}
+    stems = ((part, *(part.removesuffix(end) for end in ("s", "d", "ed", "ing", "ped"))) for part in parts)
+    return [next((stem for stem in some if stem in known), some[0]) for some in stems]
+
+
+def _tasks(actions: list[_Action], guesses: list[str]) -> list[str]:
+    """What rankers learn: of what was shown, or of what was done and what is drawn beside it, each action that is
+    frequent enough."""
+    ordered = sorted(actions, key=lambda one: (-one.share, one.name))
+    shown = next((one for one in ordered if one.kind == "exposure"), None)
+    named = [one for one in ordered if one.name.isidentifier() and not iskeyword(one.name) and one.name not in RESERVED]
+    learned = [one for one in named if one.kind in ("interest", "dislike") and one.share >= RARE]
+    if not any(one.weight for one in learned):
+        learned = [*[one for one in named if one.weight][:1], *learned]
+    if not any(one.weight for one in learned):
+        return []
+    on = _text(shown.name) if shown else DRAWN
+    lines = [f"tasks.{_key(one.name)} = {{ positive = {_text(one.name)}, on = {on} }}" for one in learned]
+    of = f"of what has the action {shown.name}" if shown else "beside items drawn, as nothing says what was shown"
+    guesses.append(f"tasks: {', '.join(one.name for one in learned)}, {of}")
+    fuse = ""
+    for one in learned:
+        sign = "-" if one.kind == "dislike" else "+"
+        fuse += f" {sign} {one.name}" if one.weight <= 1 else f" {sign} {one.weight:g} * {one.name}"
+    if len(learned) > 1:
+        fuse = fuse.removeprefix(" + ").removeprefix(" ")
+        lines.insert(0, f"# what rankers learn; in [rank], what it is worth together: fuse = {_text(fuse)}")
+    return lines
 
 
 def _unit(time: _Column, file: Path) -> tuple[str, str]:
@@ -275,7 +407,7 @@ def _fields(
         if kind is None:
             guesses.append(f"{role}.{column.name}: {why}")
             continue
-        lines.append(f"{role}.{_text(column.name)} = {kind}")
+        lines.append(f"{role}.{_key(column.name)} = {kind}")
         guesses.append(f"{role}.{column.name}: {kind}, {why}")
     title = _named(columns, TITLE) if role == "items" else None
     region = _named(columns, REGION) if role == "users" else None
@@ -331,6 +463,11 @@ def _moments(column: _Column) -> str | None:
         return unit_of(float(np.median(numbers.to_numpy())))
     written = column.type_ == pl.String and bool(column.values.str.strip_chars().str.contains(WRITTEN).all())
     return "written dates" if written else None
+
+
+def _key(name: str) -> str:
+    """A TOML key, bare where it may be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
 
 
 def _text(name: str) -> str:
