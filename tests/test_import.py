@@ -8,7 +8,7 @@ HEAVY = ["torch", "polars", "numpy", "pydantic", "scipy", "pyarrow", "faiss", "n
 
 def loaded(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*(m.partition('.')[0] for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     return set(done.stdout.split())
 
 

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import math
 import pkgutil
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ from shortlist.errors import ConfigError
 __all__ = [
     "frozen", "build", "plain", "nearest", "find", "catalogue", "own_keys",
     "Positive", "NonNegative", "Count", "Share", "Fraction",
-    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "RankerConfig", "RankingConfig",
-    "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
+    "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "IndexConfig", "RankerConfig",
+    "RankingConfig", "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -46,6 +47,33 @@ NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Gt(0), Lt(1)]
+
+ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")  # a value that the environment has
+SECRET = re.compile(r"password|passphrase|secret|key\.pem$|^sasl\.oauthbearer\.config$")  # names of settings
+_ONE_ORDER, _ACKNOWLEDGED = "the topic's one order is the log's", "what is acknowledged must not be lost or doubled"
+_POSITION = "the position in the topic is kept in the local file, in one transaction with what was folded"
+KEPT = {  # settings of the Kafka client that the log's promises rest on, and what each is for
+    "bootstrap.servers": "`use` names the brokers",
+    "metadata.broker.list": "`use` names the brokers",
+    "group.id": _POSITION,
+    "enable.auto.commit": _POSITION,
+    "enable.auto.offset.store": _POSITION,
+    "auto.offset.reset": _POSITION,
+    "enable.partition.eof": "it says when everything is folded",
+    "isolation.level": _ONE_ORDER,
+    "allow.auto.create.topics": "a topic of one partition is made, and no other",
+    "acks": _ACKNOWLEDGED,
+    "request.required.acks": _ACKNOWLEDGED,
+    "enable.idempotence": _ACKNOWLEDGED,
+    "transactional.id": _ACKNOWLEDGED,
+    "retries": _ACKNOWLEDGED,
+    "message.send.max.retries": _ACKNOWLEDGED,
+    "max.in.flight": _ACKNOWLEDGED,
+    "max.in.flight.requests.per.connection": _ACKNOWLEDGED,
+    "message.timeout.ms": "a writer is answered within the log's own deadline",
+    "delivery.timeout.ms": "a writer is answered within the log's own deadline",
+    "plugin.library.paths": "no code is run that a file names",
+}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=False)
@@ -226,6 +254,20 @@ class SplitConfig:
 
 
 @frozen
+class IndexConfig:
+    """How the vectors of a channel are searched (`index/kinds/`); `auto` is exact for few items and lists for many.
+
+    Of the best items at least the share `recall` is found, measured when the index is built, with sampled queries and
+    dice of this `seed`.
+    """
+
+    use: str = "auto"
+    recall: Annotated[float, Gt(0), Le(1)] = 0.95
+    seed: Annotated[int, Ge(0)] = 0
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@frozen
 class ChannelConfig:
     """One recall channel: the model it is built with (`use`) and its share of the merged candidates.
 
@@ -237,6 +279,7 @@ class ChannelConfig:
     quota: Count = 100
     train: dict[str, Any] = dataclasses.field(default_factory=dict)
     loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+    index: IndexConfig = IndexConfig()
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -289,11 +332,14 @@ class FeatureConfig:
 class LogConfig:
     """Where events are kept: `sqlite:` beside the project, or `kafka://HOST:PORT/TOPIC`.
 
+    `options` are settings of the Kafka client (librdkafka's: `"security.protocol" = "SASL_SSL"`); `"env:NAME"` is what
+    the environment has for NAME when the log is opened, and the only way to give a secret.
     Days that have been over for `seal_after_days` become Parquet; those older than `keep_days` are dropped (None keeps
     everything). A deleted user's events are erased within `erase_within_hours`.
     """
 
     use: str = "sqlite:"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     seal_after_days: Count = 2
     keep_days: Count | None = None
     erase_within_hours: Positive = 24.0
@@ -347,10 +393,13 @@ class ServeConfig:
     """The HTTP server. `deadline_ms` bounds one answer; the `max_*` bound what one request may ask.
 
     `store` is where the state of users and items lives: `memory:`, `lmdb:` (a folder of the project, or `lmdb:PATH`) or
-    `redis://HOST:PORT/DB`. Of each slate `rejected` candidates are logged beside what was shown.
+    `redis://HOST:PORT/DB`. With `lists = "store"` recall channels that are lists are published to it with each release
+    and read from there, else from the release's files. Of each slate `rejected` candidates are logged beside what was
+    shown.
     """
 
-    store: str = "memory:"
+    store: str = "lmdb:"
+    lists: Literal["release", "store"] = "release"
     rejected: Annotated[int, Ge(0)] = 10
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 8000
@@ -415,9 +464,7 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
         if key in table:
             table[key] = _parts(table[key], f"{where}.{key}")
     if isinstance(table.get("recall"), Sequence) and not isinstance(table["recall"], str):
-        table["recall"] = [
-            _part(channel, ChannelConfig, f"{where}.recall[{n}]") for n, channel in enumerate(table["recall"])
-        ]
+        table["recall"] = [_channel(channel, f"{where}.recall[{n}]") for n, channel in enumerate(table["recall"])]
     if isinstance(table.get("feature"), Sequence) and not isinstance(table["feature"], str):
         table["feature"] = [
             _part(feature, FeatureConfig, f"{where}.feature[{n}]") for n, feature in enumerate(table["feature"])
@@ -426,6 +473,7 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
         scenes = table["scene"].items()
         table["scene"] = {name: _scene(scene, f"{where}.scene.{name}") for name, scene in scenes}
     config = build(ProjectConfig, table, where)
+    _check_log(config.log, f"{where}.log.options")
     names = [channel.name for channel in config.recall]
     for name in names:
         if names.count(name) > 1:
@@ -449,6 +497,28 @@ def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:
     return config
 
 
+def _check_log(log: LogConfig, where: str) -> None:
+    """Raises ConfigError, which never quotes a value: it may be a secret."""
+    if log.options and not log.use.startswith("kafka:"):
+        hint = 'remove them, or write use = "kafka://HOST:PORT/TOPIC"'
+        raise ConfigError("these are settings of a Kafka client, and there is none", where=where, hint=hint)
+    for name, value in log.options.items():
+        at = f'{where}."{name}"'
+        if name in KEPT:
+            raise ConfigError("this setting is the log's own", where=at, hint=f"remove it: {KEPT[name]}")
+        if isinstance(value, Mapping):
+            raise ConfigError(
+                "should be text, a number or true or false", where=at, hint="put the whole name in quotes"
+            )
+        if not isinstance(value, (str, int, float)):
+            raise ConfigError("should be text, a number or true or false", where=at, hint="correct the value")
+        if isinstance(value, str) and value.startswith("env:") and not ENV.fullmatch(value):
+            raise ConfigError("no variable is called so", where=at, hint='write "env:NAME", of letters, digits and _')
+        if SECRET.search(name) and not (isinstance(value, str) and ENV.fullmatch(value)):
+            hint = 'write "env:NAME", and set NAME in the environment'
+            raise ConfigError("a secret has no place in a project file", where=at, hint=hint)
+
+
 def _check_experiment(experiment: ExperimentConfig, scenes: Sequence[str], where: str) -> None:
     for name, arm in experiment.arms.items():
         if arm.scene not in scenes:
@@ -469,6 +539,11 @@ def _part(value: Any, cls: type, where: str) -> Any:
     own = own_keys(cls)
     options = {k: v for k, v in value.items() if k not in own}
     return {**{k: v for k, v in value.items() if k in own}, "options": options}
+
+
+def _channel(value: Any, where: str) -> Any:
+    table = _part(value, ChannelConfig, where)
+    return {**table, "index": _part(table["index"], IndexConfig, f"{where}.index")} if "index" in table else table
 
 
 def own_keys(cls: type) -> tuple[str, ...]:
@@ -498,9 +573,9 @@ def _scene(scene: Any, where: str) -> Any:
 def load(path: str | Path) -> Project:
     """Read a project file. Raises ConfigError when it is absent, is not TOML, or does not fit."""
     file = Path(path)
-    if file.is_dir():
-        file = file / "shortlist.toml"
     try:
+        if file.is_dir():
+            file = file / "shortlist.toml"
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such project file", where=str(file), hint="run `shortlist init DATA`") from None
@@ -508,4 +583,6 @@ def load(path: str | Path) -> Project:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(file), hint="allow reading it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not TOML: {error}", where=str(file), hint="correct the line it names") from None
+    except ValueError as error:  # of the path
+        raise ConfigError(f"no name of a file: {error}", where=repr(str(file)), hint="correct --project") from None
     return Project(file.resolve(), parse(table, file.name))

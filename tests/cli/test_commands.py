@@ -195,7 +195,8 @@ def test_config_show_of_the_demo_reads_back(capsys: pytest.CaptureFixture[str], 
     assert "metric" in shown["recall"][3]["train"]
     assert (shown["recall"][3]["train"]["epochs"], shown["recall"][3]["train"]["threads"]) == (4, 1)
     assert (shown["recall"][3]["loss"]["negatives"], shown["recall"][3]["loss"]["beta"]) == ("full", 0.0)
-    assert (shown["rank"]["use"], shown["rank"]["fuse"], shown["rank"]["hidden"]) == ("din", "rated", [64, 32])
+    assert (shown["rank"]["use"], shown["rank"]["fuse"], shown["rank"]["hidden"]) == ("din", "rated * merge", [64, 32])
+    assert (shown["rank"]["loss"]["listwise"], shown["coarse"]["loss"]["listwise"]) == (1.0, 0.0)
     assert (shown["rank"]["train"]["lr"], shown["rank"]["train"]["patience"]) == (0.0015, 3)
     assert "options" not in {**shown["rank"], **shown["coarse"]}
     project = load(tmp_path)

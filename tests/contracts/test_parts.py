@@ -1,7 +1,7 @@
 """Every filter, source, merger, selector and booster, found by itself, keeps its contract."""
 
 import importlib
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -96,7 +96,8 @@ def test_a_source_returns_ranked_rows_of_known_items(name: str) -> None:
     form: Lists | Vectors = Lists.ranked(
         owners, items, rng.random(len(items)).astype(np.float32), labels=("global", *map(str, range(1, ITEMS)))
     )
-    if get_type_hints(kind.__init__)["form"] is Vectors:
+    asked_of = get_type_hints(kind.__init__)["form"]
+    if asked_of is Vectors or Vectors in get_args(asked_of):
         form = Vectors(np.arange(ITEMS), rng.standard_normal((ITEMS, 4)).astype(np.float32))
     given = (Asked(),) if getattr(kind, "learned", False) else ()
     source, asked = kind(kind.Config(), form, SCHEMA, *given), requests()

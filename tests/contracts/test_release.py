@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tests.waiting import until
 
 from shortlist import artifact
 from shortlist.artifact import Release, Releases
@@ -254,20 +255,28 @@ def test_readers_see_a_whole_release_while_others_are_published(tmp_path: Path) 
 
     step(0)
     seen: list[Mapping[str, Any]] = []
+    wrong: list[Exception] = []
     stop = threading.Event()
 
     def read() -> None:
-        while not stop.is_set():
-            release = Releases(tmp_path / "releases").load(verify=False)
-            seen.append({"document": release.document["n"], "artifact": release.artifact("cf").manifest.config["n"]})
+        try:
+            while not stop.is_set():
+                release = Releases(tmp_path / "releases").load(verify=False)
+                own = release.artifact("cf").manifest.config["n"]
+                seen.append({"document": release.document["n"], "artifact": own})
+        except Exception as error:  # noqa: BLE001 (the test fails on it below)
+            wrong.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
+    until(lambda: bool(seen or wrong))
     for n in range(1, 15):
         step(n)
+    until(lambda: bool(wrong) or seen[-1]["document"] == 14)
     stop.set()
     reader.join()
-    assert len(seen) > 1
+    assert not wrong
+    assert (seen[0], seen[-1]["document"]) == ({"document": 0, "artifact": 0}, 14)
     assert all(one["document"] == one["artifact"] for one in seen)
 
 

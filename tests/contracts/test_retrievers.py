@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, pad
 from shortlist.batch import Batch, Columns, Group
 from shortlist.config import build, catalogue, plain
 from shortlist.forms import Vectors
-from shortlist.index.flat import FlatIndex
+from shortlist.index.vectors import VectorIndex
 
 PACKAGE = "shortlist.models.recall"
 LAYOUTS = {"full": FULL, "history only": HISTORY_ONLY}
@@ -263,7 +263,7 @@ def test_search_scores_are_the_models(name: str) -> None:
     model, rows = made(name), pairs("full")
     query, candidate = sides(model, rows)
     keys = np.arange(len(candidate)) * 7
-    found, near = FlatIndex(Vectors(keys, candidate.numpy(), model.metric)).search(query.numpy(), 5)
+    found, near = VectorIndex(Vectors(keys, candidate.numpy(), model.metric)).search(query.numpy(), 5)
     table = -torch.cdist(query, candidate).square() if model.metric == "l2" else query @ candidate.T
     wanted = table.gather(1, torch.from_numpy(found // 7))
     np.testing.assert_allclose(near, wanted.numpy(), atol=1e-5)

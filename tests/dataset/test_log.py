@@ -176,3 +176,28 @@ def test_the_region_is_what_the_request_says_else_the_profiles() -> None:
         np.arange(3), np.ones(3, dtype=np.int64), 1, Ragged.empty(3), kind, Catalogue(users, users), context=told
     )
     assert asked.context["region"].tolist() == ["west", "south", None]
+
+
+def test_propensities_stay_with_their_events_and_are_no_context(tmp_path: Path) -> None:
+    rows = [f"ann,y,click,{T + 2},0.5", f"bob,x,click,{T + 1},1", f"ann,x,click,{T},"]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,action,time_ms,chance", *rows]), encoding="utf-8")
+    schema = 'action = "action"\npropensity = "chance"\nactions.click = {}\n'
+    (tmp_path / "shortlist.toml").write_text(f'[data]\nevents = "events.csv"\n[schema]\n{schema}', encoding="utf-8")
+    project = load(tmp_path)
+    import_log(project, QUIET, T)
+    with contextlib.closing(open_log(project)) as log:
+        told: list[Any] = [0.25, 3.0, "x"]
+        later = [Event("bob", "z", "click", T + 5 + n, context={"propensity": p}) for n, p in enumerate(told)]
+        log.append(later, ["click"], T + 9)
+    log_ = interactions(project)
+    by_time = np.argsort(log_.times)  # 3 and "x" are no probabilities
+    assert log_.propensities is not None
+    np.testing.assert_array_equal(log_.propensities[by_time], [np.nan, 1.0, 0.5, 0.25, np.nan, np.nan])
+    assert log_.context == {}
+    some = log_.where(log_.times == T + 2)
+    assert some.propensities is not None
+    assert some.propensities.tolist() == [0.5]
+
+
+def test_without_the_column_there_are_no_propensities(folder: Path) -> None:
+    assert interactions(load(folder)).propensities is None

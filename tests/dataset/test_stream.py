@@ -197,10 +197,10 @@ def test_resumed_is_uninterrupted(folder: Path, size: int, window: int, stop: in
 
 
 def test_leaving_early_ends_the_threads(folder: Path) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in Stream(folder, 3, 0, window=10):
         break
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 # ------------------------------------------------------------------------------------------ side tables
@@ -384,7 +384,7 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
     total, size = 1_000_000, 100_000
     write(tmp_path / "s", (wide(size, n) for n in range(total // size)), shard_bytes=32 << 20, group_rows=8192)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "s"), str(65_536)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     rows, added = done.stdout.split()
     assert int(rows) == total
     # 1M rows of 40 four-byte ids are 153 MB; a window of 65,536 is 10 MB, and a few copies of it are in flight

@@ -60,6 +60,22 @@ def test_odd_data_warn_with_rows(tmp_path: Path, engine: str) -> None:
     assert {said[name].status for name in ("order", "duplicates", "span")} == {"WARN"}
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 6])
+def test_odd_rows_are_found_over_the_bounds_of_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    # Times by row: 0 0 1 1d 0 0 2d 1. Rows 4 and 7 fall behind the row before; 4 and 5 repeat 0 and 1.
+    table = log(tmp_path)
+    more = pl.DataFrame({"user": ["x", "x"], "item": ["a", "b"], "time_ms": [T + 2 * DAY, T + 1]})
+    pl.concat([table, table[:2], more]).write_parquet(tmp_path / "events.parquet")
+    monkeypatch.setattr("shortlist.events.check.ROWS_PER_SLICE", rows)
+    said = found(tmp_path)
+    assert said["order"].what == "2 of 8 rows are earlier than the row before; the import sorts them"
+    assert [e["(row)"] for e in said["order"].examples] == [4, 7]
+    assert said["duplicates"].what == "2 of 8 rows repeat an earlier one; the import drops them"
+    assert [e["(row)"] for e in said["duplicates"].examples] == [4, 5]
+
+
 def test_joins_and_coverage(tmp_path: Path) -> None:
     log(tmp_path)
     items = pl.DataFrame({"item": ["a", "b", "z"], "title": ["A", None, None], "tags": [["x"], [], None]})

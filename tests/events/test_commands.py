@@ -51,6 +51,19 @@ def test_init_does_not_replace_a_project(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*arguments, "--force"]) == 0
 
 
+def test_init_makes_the_folder_it_is_told_and_says_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log(tmp_path)
+    place = str(tmp_path / "my project")
+    assert main(["init", str(tmp_path / "log.csv"), "--project", place]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"wrote {place}/shortlist.toml; correct it where a guess is wrong, "
+        f"then: shortlist check --project '{place}' && shortlist import --project '{place}'"
+    )
+    assert main(["import", "--project", place]) == 0
+
+
 def test_check_prints_findings_and_ends_with_1_when_one_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -279,7 +279,8 @@ def test_a_user_without_a_key_cannot_be_erased_by_command(tmp_path: Path, capsys
     project(tmp_path)
     assert main(["erase", "nobody", "--project", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: no user is called 'nobody'\n  where: {tmp_path}/var/log.db\n  next: ids are as they were sent\n"
+        f"error: no user is called 'nobody'\n  where: {tmp_path}/var/log.db\n"
+        "  next: ids are as they were sent; one that was erased is known no more\n"
     )
 
 

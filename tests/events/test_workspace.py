@@ -274,7 +274,7 @@ def test_a_live_event_that_forestalls_an_import_wins(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(workspace, "_publish", late)
     assert done(import_log(opened, quiet, T + 90)) == (4, 0, 1, 3)
-    assert events(opened).collect()["event_id"].to_list() == ["e2", "e1", "e4", "e3"]
+    assert events(opened).collect()["event_id"].to_list() == ["e3", "e2", "e1", "e4"]
     assert sorted(file.name for file in (tmp_path / "var" / "events").iterdir()) == ["part-000000000000001.1.parquet"]
     assert done(import_log(opened, quiet, T + 99)) == (4, 0, 4, 0)
     live.close()

@@ -179,6 +179,29 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     assert said == "events.csv, row 1: 1 values are not numbers: 'many' (leave a value empty where there is none)"
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([1.0, 0.0, 1.5], "row 1: 2 propensities are not above 0 and at most 1: 0.0 (a propensity is the probability "),
+        ([None, -0.1, 0.1], "row 1: 1 propensities are not above 0 and at most 1: -0.1 (a propensity is the "),
+        (["1", "often", None], "row 1: 1 propensities are not numbers: 'often' (leave a value empty where there is "),
+        ([0.5, float("nan"), 0.1], "row 1: 1 propensities are not numbers: nan (leave a value empty where there is "),
+    ],
+)
+def test_propensities_that_are_no_probabilities(tmp_path: Path, given: list[Any], said: str) -> None:
+    pl.DataFrame({**GOOD, "chance": given}).write_parquet(tmp_path / "events.parquet")
+    assert message(tmp_path, 'propensity = "chance"').startswith(f"events.parquet, {said}")
+    finding = next(one for one in check(load(tmp_path), quiet, T) if one.name == "propensities")
+    assert finding.status == "FAIL"
+
+
+def test_a_propensity_is_no_context(tmp_path: Path) -> None:
+    text = 'propensity = "propensity"\ncontext.propensity = "dense"'
+    assert message(tmp_path, text) == (
+        "schema.context.propensity: propensity is a column of its own: models must not read it (take it out of context)"
+    )
+
+
 def test_undeclared_action(tmp_path: Path) -> None:
     log(tmp_path, what=["click", "clik", "clik"])
     said = message(tmp_path, 'action = "what"\nactions.click = {}\nactions.like = {}')

@@ -5,10 +5,10 @@ file that grows, with some of the ids that the writer uses too. After each kill 
 once, and nothing of an erased user.
 """
 
-import multiprocessing
 import os
 import time
 from collections import Counter
+from contextlib import closing
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.waiting import until
 
 from shortlist.config import load
 from shortlist.events import compact as compacting
@@ -82,13 +83,6 @@ def bring(folder: str, writer: str, told: Connection) -> None:
         told.send("")
 
 
-@pytest.fixture(scope="module")
-def forks() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["shortlist.events.compact", "shortlist.events.workspace"])
-    return context
-
-
 def heard(pipe: Connection) -> list[object]:
     found: list[object] = []
     while True:
@@ -123,6 +117,11 @@ def check(folder: Path, acknowledged: dict[str, int], users: dict[str, str], doo
     log.close()
 
 
+def any_sealed(folder: Path) -> bool:
+    with closing(EventLog(folder / "var" / "log.db")) as log:
+        return any(segment.kind == "sealed" for segment in filing.segments(log.database))
+
+
 def run(folder: Path, forks: ForkServerContext, rounds: int, seed: int) -> Counter[str]:
     """Rounds of work and kills. Returns how often each thing had been begun and not ended when the kill came."""
     (folder / "shortlist.toml").write_text(
@@ -143,7 +142,9 @@ def run(folder: Path, forks: ForkServerContext, rounds: int, seed: int) -> Count
             theirs.close()
             pipes.append(mine)
             workers.append(worker)
-        assert pipes[0].poll(30)
+        assert pipes[0].poll(120)
+        if not n:  # in the first round until a day is sealed, in the others for as long as it happens to be
+            assert until(lambda: any_sealed(folder))
         time.sleep(float(rng.uniform(0.02, 0.4)))
         for worker in workers:
             worker.kill()

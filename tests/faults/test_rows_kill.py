@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.events.test_slates import T, rows
+from tests.waiting import until
 
 from shortlist.events.slates import Writer, read
 
@@ -27,11 +28,12 @@ for n in range(10**6):
 def test_what_a_kill_leaves_is_whole(tmp_path: Path, wait_s: float) -> None:
     writing = subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path)], cwd=Path(__file__).parents[2])
     try:
-        until = time.monotonic() + 60
-        while not any(file.stat().st_size > 100_000 for file in tmp_path.glob("*.arrow")):
-            assert writing.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert until(
+            lambda: (
+                writing.poll() is not None or any(file.stat().st_size > 100_000 for file in tmp_path.glob("*.arrow"))
+            )
+        )
+        assert writing.poll() is None
         time.sleep(wait_s)
     finally:
         writing.send_signal(signal.SIGKILL)

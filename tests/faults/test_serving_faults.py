@@ -1,10 +1,9 @@
-"""What the user sees when a part of the server is slow, failing, lying or gone: an answer in time, and a note.
+"""What the user sees when a part of the server is hanging, failing, lying or gone: an answer in time, and a note.
 
 Each row of FAULTS injects one fault into a running engine; the answer must come within the deadline, whole.
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from tests.serving.world import USERS, World, neighbours, serving
+from tests.waiting import until
 
 from shortlist.candidates import Candidates, Mask, Requests
 from shortlist.config import ServeConfig
@@ -26,19 +26,23 @@ from shortlist.funnel.pipeline import Channel, Keep, Recalled
 from shortlist.serving.engine import Engine
 from shortlist.serving.guard import Guard
 from shortlist.serving.http import application
-from shortlist.serving.live import Live
+from shortlist.serving.live import Live, Users
 from shortlist.store.base import State
 
-DEADLINE_MS = 400.0
-SLACK_MS = 400.0  # of a loaded machine
-SLEEP_S = 1.5
+PATIENCE_MS = 60_000.0  # of a loaded machine: what does not hang is never late
+DEADLINES_MS = (1000.0, 5000.0, PATIENCE_MS)  # where something hangs: the first that all other parts keep
+OVER = threading.Event()  # what hangs goes on when a test is over
 HOT = ["war0", "war1", "war2", "war3", "war4"]
 BOTH = ["war3", "war4", "war5", "war6", "war7"]
 
 
-class Slow:
+class Hanging:
+    def __init__(self) -> None:
+        self.calls: list[Requests] = []
+
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
-        time.sleep(SLEEP_S)
+        self.calls.append(requests)
+        OVER.wait(600)
         return np.zeros(1, dtype=np.int64), np.array([19]), np.ones(1, dtype=np.float32)
 
 
@@ -57,9 +61,9 @@ class Lying:
         return self.rows
 
 
-class SlowFilter:
+class HangingFilter:
     def keep(self, requests: Requests, owners: NDArray[np.int64], items: NDArray[np.int64]) -> Mask:
-        time.sleep(SLEEP_S)
+        OVER.wait(600)
         return np.ones(len(items), dtype=bool)
 
 
@@ -74,18 +78,33 @@ class FailingSelector:
 
 
 class BrokenUsers:
-    def __init__(self, wait_s: float) -> None:
-        self.wait_s = wait_s
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.hangs = hangs
 
     def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
-        time.sleep(self.wait_s)
+        if self.hangs:
+            OVER.wait(600)
         raise DataError("the store is down", where="store", hint="start it")
 
     def known(self) -> None:
         return None
 
+    def past(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
+        raise DataError("the log is down", where="log", hint="mend it")
+
     def close(self) -> None:
         pass
+
+
+class LostStore(BrokenUsers):
+    """The store is down, the release and the log are there."""
+
+    def __init__(self, users: Users) -> None:
+        super().__init__()
+        self.users = users
+
+    def past(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
+        return self.users.past(users, now)
 
 
 def source(live: Live, name: str, part: Any) -> Live:
@@ -115,7 +134,7 @@ def lie(owners: Any, items: Any, scores: Any) -> Callable[[Live], Live]:
 
 
 FAULTS = (
-    Fault("a slow channel", lambda live: source(live, "similar", Slow()), BOTH, ["late:similar"]),
+    Fault("a hanging channel", lambda live: source(live, "similar", Hanging()), BOTH, ["late:similar"]),
     Fault("a failing channel", lambda live: source(live, "similar", Failing()), BOTH, ["failed:similar"]),
     Fault("every channel failing", lambda live: source(source(live, "similar", Failing()), "popular", Failing()),
           BOTH, ["failed:similar", "failed:popular", "backfill"]),
@@ -129,41 +148,51 @@ FAULTS = (
     Fault("items that were seen", lie([0, 0], [0, 1], [9.0, 8.0]), BOTH, []),
     Fault("nothing at all", lie(np.zeros(0, int), np.zeros(0, int), np.zeros(0)), BOTH, []),
     Fault("a failing filter", lambda live: every(live, filters={"x": FailingFilter()}), HOT, ["failed:funnel"]),
-    Fault("a slow filter", lambda live: every(live, filters={"x": SlowFilter()}), HOT, ["late:funnel"]),
+    Fault("a hanging filter", lambda live: every(live, filters={"x": HangingFilter()}), HOT, ["late:funnel"]),
     Fault("a failing selector", lambda live: every(live, selector=FailingSelector()), BOTH, ["failed:selector"]),
-    Fault("a failing store", lambda live: replace(live, users=BrokenUsers(0.0)), HOT, ["failed:state"]),
-    Fault("a slow store", lambda live: replace(live, users=BrokenUsers(SLEEP_S)), HOT, ["late:state"]),
+    Fault("a store that is down", lambda live: replace(live, users=LostStore(live.users)), BOTH, ["failed:store"]),
+    Fault("no store and no log", lambda live: replace(live, users=BrokenUsers()), HOT, ["failed:state"]),
+    Fault("a hanging store", lambda live: replace(live, users=BrokenUsers(hangs=True)), HOT, ["late:state"]),
 )  # fmt: skip
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[tuple[World, Engine]]:
-    with serving(tmp_path, deadline_ms=DEADLINE_MS) as found:
+    OVER.clear()
+    with serving(tmp_path, deadline_ms=PATIENCE_MS) as found:
         found[1].recommend("ann")  # threads and caches are there
         yield found
+        OVER.set()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_an_answer_in_time_with_a_note(made: tuple[World, Engine], fault: Fault) -> None:
     _, engine = made
     engine._live = fault.inject(engine.live)
-    started = time.perf_counter()
-    answer = engine.recommend("ann")
-    took_ms = (time.perf_counter() - started) * 1000.0
+    for deadline_ms in DEADLINES_MS if "hanging" in fault.name else [PATIENCE_MS]:
+        answer = engine.recommend("ann", deadline_ms=deadline_ms)  # what hangs is hanging still
+        if answer.degraded == fault.degraded:
+            break
     assert [shown.item for shown in answer.items][: len(fault.items)] == fault.items
     assert len(answer.items) == 5
     assert answer.degraded == fault.degraded
-    assert took_ms < DEADLINE_MS + SLACK_MS
     assert engine.trace(answer.request_id).served == [shown.item for shown in answer.items]
 
 
 def test_a_hanging_channel_does_not_take_every_thread(made: tuple[World, Engine]) -> None:
     # the guard lets 4 calls hang; from the fifth request on the channel is skipped at once
     _, engine = made
-    engine._live = source(engine.live, "similar", Slow())
-    notes = [engine.recommend("ann", deadline_ms=100.0).degraded for _ in range(6)]
-    assert notes[:4] == [["late:similar"]] * 4
-    assert notes[4:] == [["failed:similar"]] * 2
+    hanging = Hanging()
+    engine._live = source(engine.live, "similar", hanging)
+
+    def all_hang() -> bool:
+        assert len(engine.recommend("ann", deadline_ms=300.0).items) == 5
+        return len(hanging.calls) == 4
+
+    assert until(all_hang)
+    for _ in range(2):
+        assert engine.recommend("ann").degraded == ["failed:similar"]
+    assert len(hanging.calls) == 4
 
 
 def test_a_filter_of_the_request_holds_in_the_last_resort(made: tuple[World, Engine]) -> None:
@@ -246,7 +275,7 @@ def test_a_release_of_another_project_is_refused(made: tuple[World, Engine], tmp
     world, _ = made
     log = EventLog(tmp_path / "other.db")
     log.register("user", pl.Series(["zoe", *USERS]))  # every key is another one's
-    engine = Engine(world.releases, log, lambda release: BrokenUsers(0.0), ServeConfig(), lambda: world.now)
+    engine = Engine(world.releases, log, lambda release: BrokenUsers(), ServeConfig(), lambda: world.now)
     try:
         assert not engine.reload()
         assert engine.refused is not None
@@ -265,7 +294,7 @@ def test_a_swap_under_load_loses_no_request(made: tuple[World, Engine]) -> None:
     def ask() -> None:
         while not stop.is_set():
             try:
-                answers.append(engine.recommend("ann", deadline_ms=5000.0))
+                answers.append(engine.recommend("ann"))
             except Exception as error:  # noqa: BLE001  (the test fails on any)
                 errors.append(error)
 
@@ -277,10 +306,11 @@ def test_a_swap_under_load_loses_no_request(made: tuple[World, Engine]) -> None:
         world.now += 1000
         names.add(world.publish(f"r{n}"))
         assert engine.reload(), engine.refused
+        assert until(lambda: bool(errors) or (answers[-1:] != [] and answers[-1].release == engine.live.id))
     stop.set()
     for thread in threads:
         thread.join()
     assert errors == []
     assert {answer.release for answer in answers} <= names
-    assert len({answer.release for answer in answers}) > 1
+    assert len({answer.release for answer in answers}) >= 4
     assert all([shown.item for shown in answer.items] == BOTH for answer in answers)

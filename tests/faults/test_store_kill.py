@@ -8,15 +8,16 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.store.servers import Server
+from tests.store.servers import Server, patience  # noqa: F401
 from tests.store.world import dump, fill, service, states
+from tests.waiting import until
 
 from shortlist.errors import DataError
 from shortlist.events.log import EventLog
@@ -27,14 +28,6 @@ from shortlist.store.redis import Redis
 
 FINGERPRINT = "f" * 64
 KEYS = np.arange(40)
-
-
-@pytest.fixture(scope="module")
-def forks() -> ForkServerContext:
-    """Processes without this one's threads, started quickly."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.store.world", "shortlist.feedback.follow", "shortlist.store.lmdb"])
-    return context
 
 
 @pytest.fixture(scope="module")
@@ -141,15 +134,16 @@ def look_for_ever(folder: str, told: Connection) -> None:
 
     with lmdb.open(folder, readonly=True, max_dbs=8) as environment, environment.begin():
         told.send(1)
-        time.sleep(60)
+        time.sleep(600)
 
 
-def follow_for_ever(log: str, folder: str, ready: Connection) -> None:
+def follow_when_told(log: str, folder: str, boss: Connection) -> None:
+    """A batch for each message."""
     with closing(EventLog(log)) as read, closing(Lmdb(folder, FINGERPRINT)) as store:
-        ready.send(store.offset)
-        while follow(read, states(store), limit=37):
-            pass
-        ready.send(-1)
+        boss.send(store.offset)
+        while boss.recv() and follow(read, states(store), limit=37):
+            boss.send(store.offset)
+        boss.send(-1)
 
 
 def test_a_follower_killed_at_random_points_applies_every_event_once(tmp_path: Path, forks: ForkServerContext) -> None:
@@ -159,18 +153,25 @@ def test_a_follower_killed_at_random_points_applies_every_event_once(tmp_path: P
         whole = states(Memory())
         while follow(log, whole, limit=37):  # decayed sums are added up by batch: the same batches give the same bits
             pass
-    stood = []
-    for _ in range(200):
-        mine, theirs = forks.Pipe(duplex=False)
-        follower = forks.Process(target=follow_for_ever, args=(str(path), str(tmp_path / "store"), theirs))
+    stood: list[int] = []
+    while not stood or stood[-1] >= 0:
+        mine, theirs = forks.Pipe()
+        follower = forks.Process(target=follow_when_told, args=(str(path), str(tmp_path / "store"), theirs))
         follower.start()
         theirs.close()
         stood.append(mine.recv())
-        if mine.poll(dice.uniform(0, 0.15)) and mine.recv() == -1:
-            follower.join()
-            break
-        kill(follower)
-    assert len(set(stood)) > 3  # it was broken off in the middle more than once
+        for _ in range(dice.randint(1, 12)):
+            mine.send(True)
+            if (at := mine.recv()) < 0:
+                stood.append(at)
+                follower.join()
+                break
+        else:
+            mine.send(True)  # one more, and it dies at it, before it or behind it
+            time.sleep(dice.uniform(0, 0.01))
+            kill(follower)
+    # 6000 events are 163 batches, and a life has 13 at most: it was broken off in the middle a dozen times and more
+    assert len(set(stood)) > 163 // 13
     with closing(Lmdb(tmp_path / "store", FINGERPRINT)) as store:
         assert store.offset == whole.offset == 6000
         assert dump(store) == dump(whole.blobs)
@@ -214,17 +215,15 @@ def test_a_full_disk_is_said_and_nothing_has_changed(tmp_path: Path, forks: Fork
 
 
 class TestRedis:
-    def test_a_killed_server_is_said_quickly_and_found_again(self, tmp_path: Path) -> None:
+    def test_a_killed_server_is_said_and_found_again(self, tmp_path: Path) -> None:
         server = Server(tmp_path)
         with closing(Redis(server.url, FINGERPRINT)) as store:
             store.put({"user": (KEYS, [b"1"] * 40)}, 1)
             server.kill()
             for ask in (lambda: store.offset, lambda: store.get("user", KEYS), lambda: store.put({}, 2), store.claim):
-                begun = time.monotonic()
                 with pytest.raises(DataError) as caught:
                     ask()
                 assert caught.value.what.startswith(f"cannot reach {server.url}: ")
-                assert time.monotonic() - begun < 2.5
             server.start()
             assert store.read({"user": KEYS}) == ({"user": [b"1"] * 40}, 1)
             store.put({"user": (KEYS, [b"2"] * 40)}, 2)
@@ -238,8 +237,7 @@ class TestRedis:
         store = Redis(server.url, FINGERPRINT)
         n = 0
         for _ in range(4):
-            until = time.monotonic() + dice.uniform(0.02, 0.1)
-            while time.monotonic() < until:
+            for _ in range(dice.randint(1, 20)):
                 n += 1
                 store.put({name: (KEYS, [b"%d" % n] * 40) for name in ("user", "item")}, n)
             server.kill()
@@ -247,7 +245,6 @@ class TestRedis:
             found, offset = store.read({"user": KEYS, "item": KEYS})
             assert offset == n
             assert {*found["user"], *found["item"]} == {b"%d" % n}
-        assert n > 20
         store.close()
         server.stop()
 
@@ -268,9 +265,7 @@ class TestRedis:
             with pytest.raises(DataError, match="the store has lost its state"):
                 blobs.put({}, 900)
             follower = Follower(log, store, every_ms=5, limit=500).start()
-            until = time.monotonic() + 20
-            while dump(whole.blobs) != (dump(blobs) if blobs.sizes() else {}) and time.monotonic() < until:
-                time.sleep(0.01)
+            assert until(lambda: dump(whole.blobs) == (dump(blobs) if blobs.sizes() else {}))
             follower.stop()
             assert (dump(blobs), blobs.offset, follower.error) == (dump(whole.blobs), 900, None)
         server.stop()
@@ -278,7 +273,7 @@ class TestRedis:
     def test_a_writer_that_was_thought_dead_cannot_write(self, tmp_path: Path, server: Server) -> None:
         fingerprint = secrets.token_hex(32)
         first = Redis(server.url, fingerprint, lease_ms=50)
-        second = Redis(server.url, fingerprint, lease_ms=10_000)
+        second = Redis(server.url, fingerprint, lease_ms=600_000)
         with closing(first), closing(second):
             first.put({"user": (KEYS, [b"1"] * 40)}, 1)
             time.sleep(0.1)  # it says nothing for longer than its lease
@@ -307,16 +302,41 @@ class TestRedis:
             with pytest.raises(DataError) as caught:
                 write_on()
             assert caught.value.what == "Redis has no memory left; nothing was changed"
-            assert store.read({"user": np.array([n, 0])}) == ({"user": [None, b"%d" % (n - 1)]}, n - 1)
+            seen: list[object] = []
+
+            def look() -> bool:
+                # what the refused write came in is held for a moment, and above its limit Redis begins no transaction
+                with suppress(DataError):
+                    seen.append(store.read({"user": np.array([n, 0])}))
+                return bool(seen)
+
+            assert until(look)
+            assert seen == [({"user": [None, b"%d" % (n - 1)]}, n - 1)]
         server.stop()
 
     def test_a_store_that_nobody_writes_goes_after_its_time(self, server: Server) -> None:
-        store = Redis(server.url, secrets.token_hex(32), ttl_ms=300)
-        with closing(store):
-            for n in range(4):
+        import redis
+
+        fingerprint = secrets.token_hex(32)
+        store = Redis(server.url, fingerprint, ttl_ms=600_000)
+        with closing(store), closing(redis.Redis.from_url(server.url, decode_responses=True)) as client:
+
+            def left() -> dict[str, int]:
+                """Milliseconds that each key of the store has, but the writer's lease, which goes by itself."""
+                names = sorted(str(name).partition("}:")[2] for name in client.keys(f"*{fingerprint[:12]}*"))
+                return {name: client.pttl(f"shortlist:{{{fingerprint[:12]}}}:{name}") for name in names}
+
+            for n in range(2):
                 store.put({"user": (np.array([n]), [b"x"])}, n + 1)
-                time.sleep(0.1)
-            assert store.sizes() == {"user": (4, 4)}  # it was written all along
-            time.sleep(0.5)
+                times = left()
+                assert set(times) == {"fence", "live:user", "meta", "names:live", "writer"}
+                del times["writer"]
+                assert 300_000 < min(times.values()) <= max(times.values()) <= 600_000  # as long as if it were new
+                for name in times:
+                    client.pexpire(f"shortlist:{{{fingerprint[:12]}}}:{name}", 100_000)
+            assert store.sizes() == {"user": (2, 2)}
+            for name in times:
+                client.pexpire(f"shortlist:{{{fingerprint[:12]}}}:{name}", 1)
+            assert until(lambda: list(left()) == ["writer"])
             with pytest.raises(DataError, match="the store has lost its state"):
                 store.get("user", KEYS)

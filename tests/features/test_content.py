@@ -82,7 +82,8 @@ def test_fitted_on_training_only() -> None:
 
 def test_a_catalogue_as_models_see_it() -> None:
     fitted = encoders()
-    seen = content.with_text(world(), fitted)
+    vectors = {full: content.vectors_of(full, world(), encoder) for full, encoder in fitted.fitted.items()}
+    seen = content.with_vectors(world(), vectors)
     title = seen.items.columns["title"]
     assert [value is None for value in title] == [False, False, True, True, False]
     assert seen.items.columns["plot"].tolist() == world().items.columns["plot"].tolist()

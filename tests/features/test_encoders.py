@@ -225,27 +225,27 @@ def test_collisions_are_counted() -> None:
         (
             {"kind": "sparse"},
             [None, None, "a"],
-            "item.x: no item of training has a value (fill the column, or take the field out of the schema)",
+            "item.x: none of 2 items of training has a value (fill the column, or take the field out of the schema)",
         ),
         (
             {"kind": "dense"},
             [float("nan"), None, 3.0],
-            "item.x: no item of training has a number (fill the column, or take the field out of the schema)",
+            "item.x: none of 2 items of training has a number (fill the column, or take the field out of the schema)",
         ),
         (
             {"kind": "varlen"},
             [[], None, ["a"]],
-            "item.x: no item of training has a value (fill the column, or take the field out of the schema)",
+            "item.x: none of 2 items of training has a value (fill the column, or take the field out of the schema)",
         ),
         (
             {"kind": "vec"},
             [None, None, [1.0]],
-            "item.x: no item of training has a value (fill the column, or take the field out of the schema)",
+            "item.x: none of 2 items of training has a value (fill the column, or take the field out of the schema)",
         ),
         (
             {"kind": "time"},
             [None, None, 5],
-            "item.x: no item of training has a number (fill the column, or take the field out of the schema)",
+            "item.x: none of 2 items of training has a number (fill the column, or take the field out of the schema)",
         ),
     ],
 )
@@ -267,7 +267,8 @@ def test_context_without_a_value() -> None:
     with pytest.raises(DataError) as caught:
         Encoders.fit(schema, Catalogue.empty(), none, none, {"region": np.array([None, None])})
     assert str(caught.value) == (
-        "context.region: no request of training has a value (fill the column, or take the field out of the schema)"
+        "context.region: none of 2 requests of training has a value "
+        "(fill the column, or take the field out of the schema)"
     )
     assert Encoders.fit(schema, Catalogue.empty(), none, none).vocabularies == {}  # nothing given, nothing learned
 

@@ -22,7 +22,7 @@ from shortlist.schema import Catalogue, Schema
 NEAR = Lists(np.array([0]), np.array([0, 3]), np.array([1, 2, 3]), np.array([3, 2, 1], dtype=np.float32))
 HOT = Lists(np.array([0]), np.array([0, 2]), np.array([3, 0]), np.array([2, 1], dtype=np.float32), ("global",))
 FORMS = {"similar": NEAR, "popular": HOT}
-ARTIFACTS = {name: cast(Artifact, SimpleNamespace(form=partial(FORMS.get, name))) for name in FORMS}
+ARTIFACTS = {name: cast(Artifact, SimpleNamespace(form=partial(FORMS.get, name), beside=dict)) for name in FORMS}
 CATALOGUE = Catalogue(profiles(), profiles(["a"], ["a"], ["b"], ["b"]))
 
 

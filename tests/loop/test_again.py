@@ -113,7 +113,7 @@ def test_a_release_of_another_schema_is_refused_and_the_old_one_answers(project:
     with open_engine(load_project(project)) as engine:
         before = engine.live.id
         words: dict[str, Any] = recipes.document(data.project.config, data.schema, _models(data))
-        words["schema"] = {**words["schema"], "actions": {"watch": {}}}
+        words["schema"] = {**words["schema"], "actions": {"watch": {}}, "tasks": {}}
         releases = Releases(project / "var" / "releases")
         old = releases.load()
         folder = project / "var" / "models" / "release"

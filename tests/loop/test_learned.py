@@ -58,6 +58,13 @@ budget = 60
 TASK = 'tasks.clicked = { on = { sample = "mixed", per = 4 }, positive = "click" }\n'
 
 
+def one_task(file: Path) -> str:
+    """A project file with `TASK` in place of those that were guessed."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("tasks.")) + "\n"
+    return text.replace("[split]", f"{TASK}\n[split]")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learned")
@@ -65,7 +72,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = ["--users", "150", "--items", "80", "--days", "20", "--seed", "3"]
     assert main(["simulate", str(folder / "log"), *sizes]) == 0
     assert main(["init", str(folder / "log"), "--project", str(file)]) == 0
-    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    text = one_task(file)
     file.write_text(text + LEARNED, encoding="utf-8")
     torch.set_num_threads(1)
     for command in (["import"], ["train"], ["evaluate"], ["publish"]):
@@ -255,7 +262,7 @@ def test_a_log_of_one_user_teaches_no_ranker(project: Path, tmp_path: Path, caps
     (tmp_path / "events.csv").write_text("\n".join(["user,item,time_ms", *rows]), encoding="utf-8")
     file = tmp_path / "shortlist.toml"
     assert main(["init", str(tmp_path / "events.csv"), "--project", str(file)]) == 0
-    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    text = one_task(file)
     file.write_text(text + '\n[rank]\nuse = "deepfm"\n', encoding="utf-8")
     assert main(["import", "--project", str(file)]) == 0
     capsys.readouterr()
@@ -312,7 +319,7 @@ def test_a_log_without_times_has_towers_and_no_rankers(tmp_path: Path, capsys: p
     (tmp_path / "events.csv").write_text("\n".join(["user,item", *rows]), encoding="utf-8")
     file = tmp_path / "shortlist.toml"
     assert main(["init", str(tmp_path / "events.csv"), "--project", str(file)]) == 0
-    text = file.read_text(encoding="utf-8").replace("[split]", f"{TASK}\n[split]")
+    text = one_task(file)
     towers = LEARNED.partition("[coarse]")[0]
     file.write_text(text + towers, encoding="utf-8")
     for command in (["import"], ["train"], ["evaluate"]):

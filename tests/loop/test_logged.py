@@ -34,6 +34,9 @@ seed = 1
 events = "events.csv"
 items = "items.csv"
 
+[serve]
+deadline_ms = 60000.0
+
 [schema]
 action = "action"
 actions.impression = { weight = 0.0 }

@@ -51,6 +51,9 @@ def test_the_same_log_and_seed_give_the_same_figures(project: Path, capsys: pyte
     first = say_json(capsys, "evaluate", "--project", str(project))
     assert main(["train", "--project", str(project)]) == 0
     second = say_json(capsys, "evaluate", "--project", str(project))
+    for told in (first, second):
+        for channel in told["channels"]["channels"].values():
+            del channel["p50_ms"], channel["p95_ms"]  # what it cost is the machine's
     assert first == second
 
 
@@ -137,7 +140,7 @@ def test_the_example_of_the_readme_runs(project: Path, tmp_path: Path) -> None:
     (tmp_path / "demo").symlink_to(project)
     (tmp_path / "example.py").write_text(found[1], encoding="utf-8")
     words = [sys.executable, "example.py"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert "Estimate(value=" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Shown(item=")

@@ -73,7 +73,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     )  # fmt: skip
     release = releases.load()
     funnels = assemble(release.document, release.artifact, release.catalogue)
-    engine = Engine(releases, log, lambda r: Users(r, log), ServeConfig(deadline_ms=10_000.0), lambda: world.now)
+    engine = Engine(releases, log, lambda r: Users(r, log), ServeConfig(deadline_ms=60_000.0), lambda: world.now)
     try:
         assert engine.reload(), engine.refused
         with TestClient(application(engine), "http://127.0.0.1") as client:

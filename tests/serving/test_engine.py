@@ -1,6 +1,5 @@
 """The engine without HTTP, on the world whose answers are visible."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.serving.world import HOUR_MS, ITEMS, NOW, USERS, World, serving
+from tests.waiting import until
 
 from shortlist.errors import RequestError
 from shortlist.serving.engine import Engine
@@ -346,9 +346,7 @@ def test_a_published_release_is_noticed(made: tuple[World, Engine]) -> None:
     with watch(engine, every_s=0.01):
         world.now += 1000
         name = world.publish("noticed")
-        until = time.monotonic() + 20
-        while engine.live.id != name and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: engine.live.id == name)
     assert engine.live.id == name
 
 

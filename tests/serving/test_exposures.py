@@ -15,6 +15,7 @@ from shortlist.features.base import Rows
 from shortlist.serving import engine as module
 from shortlist.serving import exposures
 from shortlist.serving.engine import Engine
+from shortlist.serving.met import requests_of
 
 TAGS = {"kind": "varlen", "split": "|"}
 ASKING = {"schema": {**SCHEMA, "context": {"device": "sparse", "hour": "dense", "tags": TAGS}}}
@@ -118,8 +119,7 @@ class Known:
 
 
 def test_features_are_logged_raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = module.requests_of
-    monkeypatch.setattr(module, "requests_of", lambda *told: replace(plain(*told), known=Known()))
+    monkeypatch.setattr(module, "requests_of", lambda *told: replace(requests_of(*told), known=Known()))
     with serving(tmp_path, rejected=3) as (_, engine):
         engine.recommend("bob")
         found = written(engine)

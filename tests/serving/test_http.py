@@ -234,9 +234,10 @@ def test_wrong_parameters_are_named(client: TestClient) -> None:
 
 def test_health_and_metrics(made: tuple[World, Engine, TestClient]) -> None:
     _, engine, client = made
-    assert client.get("/health/live").json() == {"status": "live", "release": None, "refused": None}
+    told = {"status": "live", "release": None, "refused": None, "trouble": None}
+    assert client.get("/health/live").json() == told
     ready = client.get("/health/ready")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "release": engine.live.id, "refused": None})
+    assert (ready.status_code, ready.json()) == (200, {**told, "status": "ready", "release": engine.live.id})
     client.get("/v1/recommend/ann")
     client.get(f"/v1/recommend/{quote(USERS[-1], safe='')}")
     text = client.get("/metrics").text

@@ -1,21 +1,20 @@
 """`shortlist serve`, `recommend` and `explain` as a person runs them: in processes of their own."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
+import time
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.serving.process import call, ran, serve
 from tests.serving.world import World
 
+from shortlist.artifact import Releases
+from shortlist.config import load
 from shortlist.events.log import EventLog
-
-CODE = "import sys; from shortlist.cli import main; sys.exit(main(sys.argv[1:]))"
+from shortlist.feedback.live import states
 
 
 @pytest.fixture
@@ -28,32 +27,10 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(*words: str, **environment: str) -> subprocess.Popen[str]:
-    keep = {name: value for name, value in os.environ.items() if name != "SHORTLIST_API_KEY"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, *words],
-        env={**keep, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def ran(*words: str, **environment: str) -> tuple[int, str, str]:
-    process = command(*words, **environment)
-    out, talk = process.communicate(timeout=60)
-    return process.returncode, out, talk
-
-
-def call(url: str, body: Any = None, **headers: str) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=20) as answer:
-        return json.load(answer)
-
-
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_serve_prints_its_url_answers_and_ends_in_order(project: Path, sign: signal.Signals) -> None:
-    process = command("serve", "--project", str(project), "--port", "0", "--json")
+    process, url = serve(project)
     try:
-        assert process.stdout is not None
-        url = json.loads(process.stdout.readline())["url"]
         assert call(f"{url}/health/ready")["status"] == "ready"
         first = call(f"{url}/v1/recommend", {"user": "ann", "session": [{"item": "war0"}]})
         assert first["items"][0]["item"].startswith("war")
@@ -74,6 +51,70 @@ def test_serve_prints_its_url_answers_and_ends_in_order(project: Path, sign: sig
     with closing(EventLog(project / "var" / "log.db")) as log:
         assert log.read(0, 10)["event_id"].to_list() == ["once"]
         assert log.served(first["request_id"]) is not None
+
+
+def stands(project: Path) -> tuple[int, int]:
+    """The offsets of the store and of the log."""
+    opened = load(project)
+    store = states(opened, Releases(opened.home / "releases").load(), write=False)
+    with closing(store.blobs), closing(EventLog(opened.home / "log.db")) as log:
+        return store.offset, log.last_offset
+
+
+def level(project: Path) -> None:
+    """Wait until the store has everything."""
+    end = time.monotonic() + 60
+    while len(set(stands(project))) > 1:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_one_of_two_servers_writes_the_store_and_the_other_takes_over(project: Path) -> None:
+    def click(url: str, item: str) -> None:
+        event = {"user": "newcomer", "item": item, "action": "click"}
+        assert call(f"{url}/v1/events", {"events": [event]})["accepted"] == 1
+
+    def near(url: str) -> list[str]:
+        answer = call(f"{url}/v1/recommend", {"user": "newcomer", "n": 4})
+        assert answer["degraded"] == []
+        return [shown["item"] for shown in answer["items"]]
+
+    first, one = serve(project)
+    try:
+        second, other = serve(project)
+        try:
+            click(one, "love5")
+            shown = near(one)
+            assert {"love4", "love6"} <= set(shown)
+            assert near(other) == shown  # whoever was told
+            level(project)
+            assert stands(project) == (22, 22)
+            # nobody else may write it
+            status, _, talk = ran("follow", "--once", "--project", str(project))
+            assert status == 2
+            assert f"error: another process writes this store (process {first.pid})" in talk
+            first.kill()
+            first.communicate()
+            click(other, "war5")
+            level(project)
+            assert stands(project) == (23, 23)
+            shown = near(other)
+        finally:
+            second.terminate()
+            second.communicate(timeout=30)
+    finally:
+        first.kill()
+        first.communicate()
+    # who starts later finds the state there, and so does who asks without a server
+    status, out, _ = ran("recommend", "newcomer", "--project", str(project), "-n", "4", "--json")
+    assert [shown["item"] for shown in json.loads(out)["items"]] == shown
+    third, one = serve(project)
+    try:
+        assert near(one) == shown
+        assert stands(project) == (23, 23)
+    finally:
+        third.terminate()
+        third.communicate(timeout=30)
 
 
 def test_other_hosts_are_refused_without_a_key(project: Path) -> None:

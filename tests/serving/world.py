@@ -17,6 +17,7 @@ from shortlist import artifact
 from shortlist.artifact import Release, Releases
 from shortlist.config import ProjectConfig, ServeConfig, parse, plain
 from shortlist.events.log import EventLog
+from shortlist.features.featureset import FeatureSet
 from shortlist.features.state import Service
 from shortlist.feedback.follow import state
 from shortlist.forms import Lists
@@ -122,6 +123,7 @@ def document(project: Mapping[str, Any] | None = None) -> dict[str, Any]:
     source = {"item_cf": "neighbours", "hot": "popular"}
     return {
         "schema": plain(Schema.parse(config.schema)),
+        "features": FeatureSet.of(config.feature, Schema.parse(config.schema)).words(),
         "channels": [
             {"name": c.name, "model": c.use, "source": source[c.use], "quota": c.quota, "options": {}}
             for c in config.recall
@@ -149,6 +151,9 @@ class Users:
 
     def known(self) -> None:
         return None
+
+    def past(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
+        return self(users, now)
 
     def close(self) -> None:
         self.closed = True
@@ -185,7 +190,7 @@ class World:
         )
 
     def engine(self, users: Callable[[Release], Any] | None = None, **config: Any) -> Engine:
-        serve = ServeConfig(**{"deadline_ms": 5000.0, **config})
+        serve = ServeConfig(**{"deadline_ms": 60_000.0, **config})
         return Engine(
             self.releases, self.log, users or (lambda release: Users(release, self.log)), serve, lambda: self.now
         )

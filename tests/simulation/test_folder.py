@@ -122,9 +122,11 @@ def test_a_folder_without_truth(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--users", "60", "--items", "50", "--days", "2", "--policy", "uniform", "--seed", "4"]
+    sizes = ["--users", "60", "--items", "50", "--days", "2", "--policy", "uniform", "--seed", "4", "--size", "TINY"]
     assert main(["simulate", str(tmp_path / "log"), *sizes, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    out = capsys.readouterr()
+    assert out.err.splitlines()[-1] == f"next: shortlist init {tmp_path}/log"
+    told = json.loads(out.out)
     assert told["events"] == sum(told["actions"].values())
     assert tuple(told["actions"]) == ACTIONS
     assert (told["size"], told["policy"], told["seed"]) == ("tiny", "uniform", 4)

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.store.servers import Server
+from tests.store.servers import Server, patience
+
+__all__ = ["patience", "server"]
 
 
 @pytest.fixture(scope="session")

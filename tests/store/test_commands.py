@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import polars as pl
 import pytest
 from tests.serving import world as serving
 from tests.store.servers import Server
+from tests.waiting import until
 
 from shortlist import artifact, now
 from shortlist.artifact import Release
@@ -90,7 +90,7 @@ def test_backfill_then_look(project: Path, capsys: pytest.CaptureFixture[str]) -
     made = say(capsys, "backfill", "--project", str(project), "--chunk", "2")
     assert made["offset"] == 4
     assert {name: part["keys"] for name, part in made["namespaces"].items()} == {
-        "about": 1, "item": 2, "user": 2, "value": 2,
+        "about": 2, "item": 2, "user": 2, "value": 2,
     }  # fmt: skip
     ann = say(capsys, "store", "get", "user", "ann", "--project", str(project))
     assert (ann["entity"], ann["id"], ann["key"], ann["offset"], ann["shown"]) == ("user", "ann", 0, 4, [])
@@ -112,7 +112,9 @@ def test_backfill_then_look(project: Path, capsys: pytest.CaptureFixture[str]) -
         capsys, "store", "get", "user", "bob", "--project", str(project)
     )["bytes"]  # fmt: skip
     assert main(["store", "sizes", "--project", str(project)]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split() == ["namespace", "keys", "bytes", "bytes", "each"]
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0].split() == ["namespace", "keys", "bytes", "bytes", "each"]
+    assert told.err == "at offset 4\n"
 
 
 def test_follow_once_goes_on_from_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +145,22 @@ def test_what_can_go_wrong_is_said(project: Path, capsys: pytest.CaptureFixture[
         assert capsys.readouterr().err == want + '  next: write store = "lmdb:" under [serve]\n'
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("item.gender=f", "nothing is counted by 'item.gender'"),
+        ("war", "'war' is no value of a field"),
+    ],
+)
+def test_a_value_that_nothing_is_counted_by(
+    project: Path, capsys: pytest.CaptureFixture[str], word: str, said: str
+) -> None:
+    assert main(["backfill", "--project", str(project)]) == 0
+    capsys.readouterr()
+    assert main(["store", "get", "value", word, "--project", str(project)]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n  where: value\n  next: write item.genre=VALUE\n"
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_follow_runs_until_it_is_told_to_end(project: Path, sign: signal.Signals) -> None:
     code = "import sys; from shortlist.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -155,13 +173,11 @@ def test_follow_runs_until_it_is_told_to_end(project: Path, sign: signal.Signals
         with closing(store.blobs), closing(EventLog(project / "var" / "log.db")) as log:
             for n in range(3):
                 log.append([Event("cid", f"c{n}", "click", now() - MINUTE_MS)], ("seen", "click"), now())
-                until = time.monotonic() + 30
-                while store.offset < 5 + n and time.monotonic() < until:
-                    time.sleep(0.02)
+                assert until(lambda: store.offset >= 5 + n)  # noqa: B023
                 assert store.offset == 5 + n
             assert store.read(np.array([2]), now()).history.items.tolist() == [2, 3, 4]
         process.send_signal(sign)
-        out, talk = process.communicate(timeout=30)
+        out, talk = process.communicate(timeout=120)
     finally:
         process.kill()
     done = json.loads(out)
@@ -211,10 +227,9 @@ def test_a_server_opens_the_configured_store_and_fills_it(words: str, tmp_path: 
         assert first.store.offset == 21
         made.log.append([Event("ann", "war5", "click", serving.NOW - MINUTE_MS)], ("impression", "click"), serving.NOW)
         assert first(users[:1], moment[:1]).history.items.tolist() == [0, 1, 2, 5]
-        until = time.monotonic() + 20
-        assert first.follower is not None
-        while first.follower.lag and time.monotonic() < until:
-            time.sleep(0.01)
+        follower = first.follower
+        assert follower is not None
+        assert until(lambda: not follower.lag)
         known = first.known()
         assert known is not None
         requests = asked(1, serving.NOW)
@@ -229,9 +244,6 @@ def test_a_server_opens_the_configured_store_and_fills_it(words: str, tmp_path: 
         assert first(users[:1], moment[:1]).history.items.tolist() == [0, 1, 2, 5]  # a request still under way
         made.log.append([Event("ann", "war6", "click", serving.NOW)], ("impression", "click"), serving.NOW)
         assert second.follower is not None
-        until = time.monotonic() + 30
-        while second.store.offset < 23 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert second.store.offset == 23  # it has taken over
+        assert until(lambda: second.store.offset == 23)  # it has taken over
         assert second(users[:1], moment[:1]).history.items.tolist() == [0, 1, 2, 5, 6]
         second.close()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,16 +14,19 @@ from numpy.typing import NDArray
 from tests.serving.world import World, hot, neighbours
 from tests.store.servers import Server
 
+from shortlist.artifact import load, save
 from shortlist.candidates import Ragged, Requests
+from shortlist.config import catalogue, find
 from shortlist.errors import ArtifactError, DataError
-from shortlist.forms import Lists
+from shortlist.forms import Built, Lists
+from shortlist.funnel.recipes import SOURCES
 from shortlist.funnel.sources.neighbours import Neighbours
 from shortlist.funnel.sources.popular import Popular
-from shortlist.index.lists import ListIndex, searchable
+from shortlist.index.lists import Kept, ListIndex, searchable
 from shortlist.schema import Schema
 from shortlist.store import Blobs
 from shortlist.store.blobs import Change
-from shortlist.store.lists import FINGERPRINT, Table, publish, publish_release, rollback, versions
+from shortlist.store.lists import Table, fingerprint, publish, publish_release, published, rollback, versions
 from shortlist.store.lmdb import Lmdb
 from shortlist.store.memory import Memory
 from shortlist.store.opening import open_store
@@ -117,7 +121,7 @@ def test_a_reader_may_stay_with_its_version_as_long_as_it_is_kept(blobs: Blobs) 
     comes = Table(blobs, "similar", lambda: NOW, "two")
     with pytest.raises(ArtifactError) as early:
         comes.take(np.arange(200))
-    assert str(early.value) == "lists of similar: version 'two' is not there (publish it again)"
+    assert str(early.value) == "lists of similar: version 'two' is not there (run `shortlist backfill`)"
     publish(blobs, "similar", lists(2), "two", now=NOW)
     equal(stays.take(np.arange(200)), lists(1))
     equal(comes.take(np.arange(200)), lists(2))
@@ -125,6 +129,42 @@ def test_a_reader_may_stay_with_its_version_as_long_as_it_is_kept(blobs: Blobs) 
     with pytest.raises(ArtifactError, match="version 'one' is not there"):
         stays.take(np.arange(200))
     equal(comes.take(np.arange(200)), lists(2))
+
+
+def test_the_version_that_is_served_stays_whatever_was_published_since(blobs: Blobs) -> None:
+    publish(blobs, "similar", lists(1), "served", now=NOW)
+    served = Table(blobs, "similar", lambda: NOW, "served")
+    for n in range(2, 6):  # none of them is served in the end
+        publish(blobs, "similar", lists(n), f"lost {n}", now=NOW, stay="served")
+        assert versions(blobs, "similar") == (f"lost {n}", "served")
+        equal(served.take(np.arange(200)), lists(1))
+        assert len(blobs.sizes()) == 3
+    publish(blobs, "similar", lists(6), "next", now=NOW, stay="unknown here")  # then the current one stays
+    assert versions(blobs, "similar") == ("next", "lost 5")
+
+
+def test_both_versions_are_whole_while_the_next_is_written() -> None:
+    """It has a place of its own: what breaks off has touched neither, and a rollback still finds the earlier one."""
+    blobs = Breaking()
+    publish(blobs, "similar", lists(1), "one", now=NOW)
+    publish(blobs, "similar", lists(2), "two", now=NOW)
+    for left in range(4):
+        blobs.left = left
+        with pytest.raises(DataError, match="the disk is full"):
+            publish(blobs, "similar", lists(3, keys=70_000, each=2), "three", now=NOW)
+        for n, name in ((1, "one"), (2, "two")):
+            equal(Table(blobs, "similar", lambda: NOW, name).take(np.arange(200)), lists(n))
+    blobs.left = 10**9
+    assert rollback(blobs, "similar") == "one"
+    equal(table(blobs).take(np.arange(200)), lists(1))
+
+
+def test_lists_of_users_stay_with_the_release(tmp_path: Path) -> None:
+    """An erased user is taken out of the release's files; a store of lists does not know who a key is."""
+    mine = Built(lists(1), users={"form": "items"})
+    save(tmp_path / "one", kind="recall", name="one", form=mine, fingerprint="", created_ms=NOW)
+    save(tmp_path / "two", kind="recall", name="two", form=lists(1), fingerprint="", created_ms=NOW)
+    assert [published(load(tmp_path / name)) for name in ("one", "two")] == [False, True]
 
 
 def test_a_release_publishes_its_lists(tmp_path: Path, blobs: Blobs) -> None:
@@ -218,7 +258,7 @@ def test_versions_are_never_mixed(blobs: Blobs) -> None:
     threads = [threading.Thread(target=look) for _ in range(2)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     n = 0
     while not wrong and (n < 40 or len(seen) < 4) and time.monotonic() < deadline:
         n += 1
@@ -287,7 +327,7 @@ def test_damage_is_said(blobs: Blobs) -> None:
     publish(blobs, "similar", lists(1), "one", now=NOW)
     read = table(blobs)
     read.take(np.arange(3))
-    blobs.put({"lists.similar.0": (np.array([1]), [b"short"])}, blobs.offset)
+    blobs.put({"lists.similar/0": (np.array([1]), [b"short"])}, blobs.offset)
     with pytest.raises(ArtifactError) as caught:
         read.take(np.array([1]))
     assert str(caught.value) == "lists of similar: damaged: a row is cut off (publish them again)"
@@ -301,7 +341,14 @@ def test_lists_have_a_store_of_their_own(tmp_path: Path, server: Server) -> None
     for words in ("lmdb:", server.url):
         with (
             closing(open_store(words, tmp_path / "var", secrets.token_hex(32), write=True)),
-            closing(open_store(words, tmp_path / "var", FINGERPRINT, write=True)) as blobs,
+            closing(open_store(words, tmp_path / "var", fingerprint("ab.0"), write=True)) as blobs,
         ):
             publish(blobs, "similar", lists(1), secrets.token_hex(4), now=NOW)
             equal(table(blobs).take(np.arange(200)), lists(1))
+
+
+@pytest.mark.parametrize("name", catalogue(SOURCES))
+def test_a_source_of_lists_takes_those_of_a_store(name: str) -> None:
+    source: Any = find(name, [SOURCES], "source")
+    takes = get_args(get_type_hints(source.__init__)["form"]) or (get_type_hints(source.__init__)["form"],)
+    assert (Lists in takes) == (Kept in takes)

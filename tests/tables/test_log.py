@@ -8,7 +8,7 @@ import pytest
 
 from shortlist.errors import ConfigError
 from shortlist.tables.engine import ENGINES, Frame, gather, open_frame
-from shortlist.tables.log import backwards, counts, first_of, first_seen, running, span, unmatched
+from shortlist.tables.log import backwards, between, counts, first_of, first_seen, running, span, unmatched
 
 LOG = pl.DataFrame(
     {
@@ -57,6 +57,10 @@ def test_unmatched_are_rows_a_join_would_lose(frame: Frame) -> None:
     known = frame.filter(nw.col("user") == "a")
     lost = gather(unmatched(frame.filter(~nw.col("user").is_null()), known, "user").sort("row"))
     assert lost["row"].to_list() == [0, 2]
+
+
+def test_between_takes_both_bounds(frame: Frame) -> None:
+    assert gather(between(frame, "row", 1, 3).sort("row"))["row"].to_list() == [1, 2, 3]
 
 
 def test_backwards_compares_with_the_row_before(frame: Frame) -> None:

@@ -18,10 +18,11 @@ from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
 from shortlist.forms import Vectors
 from shortlist.models.learned import restore
-from shortlist.schema import Catalogue, Schema
+from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.training.fit import fit, fitted
-from shortlist.training.hard import Hard, pool
+from shortlist.training.hard import Hard, groups, pool
 from shortlist.training.learn import settings
+from shortlist.training.negatives import Alike, Asked, Catalogued, Drawn, Pooled, Sampler, ranked
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import Plan, linked, plan_of
@@ -42,7 +43,7 @@ def test_each_hard_one_stands_for_its_share_of_the_window() -> None:
         model.item.weight.copy_(torch.tensor(ends))
     config = Softmax.Config(hard=Hard(of="x", per=2))
     objective = Softmax(config, "ip", catalogue=row_columns, counts=np.ones(4))
-    objective.pool = np.array([[0, 0], [0, 0], [4, 5]], dtype=np.int32)
+    objective.hard = ranked(np.array([[0, 0], [0, 0], [4, 5]], dtype=np.int32), Catalogued(Sampler(np.ones(4))))
     loss = objective(model, pairs([2], [2])).loss.item()
     # scores: ln 3 for the own item, 0 for each of both: -log(3 / (3 + 1 + 1))
     assert loss == pytest.approx(-log(3 / 5))
@@ -52,7 +53,7 @@ def test_a_softmax_without_hard_ones_is_what_it_was() -> None:
     model, batch = Two(4, 6), pairs([0, 1, 2, 3], [2, 3, 4, 5])
     plain = Softmax(Softmax.Config(), "ip")(model, batch).loss.item()
     objective = Softmax(Softmax.Config(hard=Hard(of="x", per=1)), "ip", catalogue=row_columns, counts=np.ones(4))
-    objective.pool = np.full((4, 1), 5, dtype=np.int32)
+    objective.hard = ranked(np.full((4, 1), 5, dtype=np.int32), Catalogued(Sampler(np.ones(4))))
     assert objective(model, batch).loss.item() > plain  # one more column each
 
 
@@ -61,7 +62,7 @@ def test_pairwise_draws_one_hard_in_so_many() -> None:
     model, n = Two(2, 102), 20_000
     config = Pairwise.Config(n=2, known="", hard=Hard(of="x", easy_per_hard=3.0))
     objective = Pairwise(config, "ip", catalogue=row_columns, counts=np.ones(100))
-    objective.pool = np.full((2, 1), 50, dtype=np.int32)
+    objective.hard = ranked(np.full((2, 1), 50, dtype=np.int32), Catalogued(objective.sampler))
     drawn: list[int] = []
     kept = objective._drawn
 
@@ -80,7 +81,7 @@ def test_pairwise_draws_one_hard_in_so_many() -> None:
 @pytest.mark.parametrize("kind", [Softmax, Pairwise])
 def test_hard_ones_without_ranks_are_refused(kind: Any) -> None:
     objective = kind(kind.Config(hard=Hard(of="x"), known=""), "ip", catalogue=row_columns, counts=np.ones(4))
-    with pytest.raises(ConfigError, match="hard negatives need another channel's ranks"):
+    with pytest.raises(ConfigError, match="hard negatives need who draws them"):
         objective(Two(2, 6), pairs([0, 1], [2, 3]))
 
 
@@ -117,8 +118,62 @@ def plans(easy: dict[str, Any] | None = None, hard: dict[str, Any] | None = None
     ]
 
 
-def run(folder: Path, some: list[Plan]) -> Any:
-    return fit(some, log_(), Catalogue.empty(), SCHEMA, folder, snapshot="s1", created_ms=7)
+def run(folder: Path, some: list[Plan], schema: Schema = SCHEMA, catalogue: Catalogue | None = None) -> Any:
+    known = Catalogue.empty() if catalogue is None else catalogue
+    return fit(some, log_(), known, schema, folder, snapshot="s1", created_ms=7)
+
+
+CITIES = Schema.parse({"items": {"city": "sparse", "size": "dense"}})
+
+
+def cities() -> Catalogue:
+    """Items 0 to 8 are of Paris, 9 to 18 of Rome; of item 19 nobody knows."""
+    names = np.array(["Paris"] * 9 + ["Rome"] * 10 + [None], dtype=object)
+    columns = {"city": names, "size": np.ones(20)}
+    return Catalogue(Catalogue.empty().users, Profiles(np.arange(20), columns))
+
+
+@pytest.mark.parametrize("objective", ["softmax", "pairwise"])
+@pytest.mark.parametrize("hard", [{"alike": "city"}, {"of": "easy", "low": 1, "high": 20, "unlike": "city"}])
+def test_a_project_learns_from_items_of_the_same_or_of_another_city(
+    tmp_path: Path, hard: dict[str, Any], objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was drawn while a configured channel was trained: of the wanted item's city, or never of it."""
+    torch.set_num_threads(1)
+    seen: list[tuple[Asked, Drawn]] = []
+    for kind in (Alike, Pooled):
+        kept = kind.sample
+
+        def spy(self: Any, asked: Asked, n: int, rng: Any, kept: Any = kept) -> Drawn:
+            drawn: Drawn = kept(self, asked, n, rng)
+            seen.append((asked, drawn))
+            return drawn
+
+        monkeypatch.setattr(kind, "sample", spy)
+    train = {**TRAIN, "objective": objective}
+    some = [
+        plan_of(ChannelConfig("easy", "dssm", train=TRAIN), "easy", TOWERS),
+        plan_of(ChannelConfig("hard", "dssm", train=train, loss={"hard": {**hard, "per": 3} if objective == "softmax"
+                                                                 else {**hard, "easy_per_hard": 1.0}}), "hard", TOWERS),
+    ]  # fmt: skip
+    run(tmp_path, some, CITIES, cities())
+    city = np.array([-1, -1, *[0] * 9, *[1] * 10, -1])  # by id
+    own = np.concatenate([np.repeat(city[asked.wanted], drawn.ids.shape[1]) for asked, drawn in seen])
+    theirs = np.concatenate([city[drawn.ids].ravel() for _, drawn in seen])
+    assert len(own) >= 200
+    told = own >= 0  # who wants the item of no city has draws from everywhere
+    if "alike" in hard:
+        assert (theirs[told] == own[told]).all()
+    else:
+        assert (theirs[told] == 1 - own[told]).all()
+    assert len(np.unique(theirs[~told])) > 1
+    assert load(tmp_path / "hard").manifest.config["loss"]["hard"].items() >= hard.items()
+
+
+def test_groups_are_values_by_id() -> None:
+    log, catalogue = log_(), cities()
+    assembler = Assembler(CITIES, Encoders.fit(CITIES, catalogue, log.user_keys, log.item_keys), catalogue, 10)
+    assert groups(assembler, "city").tolist() == [0] * 9 + [1] * 10 + [-1]
 
 
 def test_a_channel_learns_from_the_ranks_of_one_before_it(tmp_path: Path) -> None:
@@ -138,7 +193,7 @@ def test_the_pool_is_the_window_of_a_brute_force_search(tmp_path: Path) -> None:
     log, catalogue = log_(), Catalogue.empty()
     run(tmp_path, plans()[:1])
     assembler = Assembler(SCHEMA, Encoders.fit(SCHEMA, catalogue, log.user_keys, log.item_keys), catalogue, 10)
-    found = pool(Hard("easy", 3, 6), tmp_path, log, assembler, "here")
+    found = pool(Hard("easy", low=3, high=6), tmp_path, log, assembler, "here")
     assert found.shape == (32, 4)
     assert not found[:2].any()  # padding and the unknown user have none
     artifact = load(tmp_path / "easy")
@@ -164,13 +219,37 @@ def test_the_pool_is_the_window_of_a_brute_force_search(tmp_path: Path) -> None:
         ),
         (
             {"of": "easy", "deep": 1},
-            "recall.hard (dssm).loss.hard: unknown key 'deep' (known: easy_per_hard, high, low, of, per)",
+            "recall.hard (dssm).loss.hard: unknown key 'deep' "
+            "(known: alike, easy_per_hard, high, low, of, per, unlike)",
+        ),
+        (
+            {"low": 3},
+            "recall.hard (dssm).loss.hard: hard ones are of a channel or of a kind: of or alike, one of both "
+            '(write of = "another channel", or alike = "a field")',
+        ),
+        (
+            {"of": "easy", "alike": "city"},
+            "recall.hard (dssm).loss.hard: hard ones are of a channel or of a kind: of or alike, one of both "
+            '(write of = "another channel", or alike = "a field")',
+        ),
+        (
+            {"alike": "city", "unlike": "city"},
+            "recall.hard (dssm).loss.hard.unlike: unlike chooses among the ranks of a channel "
+            "(take unlike away, or write of = ... for alike)",
+        ),
+        (
+            {"alike": "citty"},
+            "recall.hard (dssm).loss.hard.alike: no sparse field of items is called 'citty' (did you mean city?)",
+        ),
+        (
+            {"of": "easy", "unlike": "size"},
+            "recall.hard (dssm).loss.hard.unlike: no sparse field of items is called 'size' (known: city)",
         ),
     ],
 )
 def test_wrong_words_say_what_and_where(tmp_path: Path, hard: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        run(tmp_path, plans(hard=hard))
+        run(tmp_path, plans(hard=hard), CITIES, cities())
     assert str(error.value) == message
 
 

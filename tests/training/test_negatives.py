@@ -13,15 +13,11 @@ from shortlist.training.negatives import (
     Blend,
     Catalogued,
     Drawn,
-    InBatch,
-    Mixed,
     Negatives,
     Sampler,
     avoiding,
-    irrelevant,
     keep_probability,
     ranked,
-    rejected,
 )
 
 COUNTS = np.array([100, 50, 20, 10, 5, 0])
@@ -103,9 +99,11 @@ def scores(users: Any) -> Any:
     return np.stack([up, -up])[np.minimum(users, 1)]
 
 
-def brute(users: Any) -> Any:
-    """Every item by a full sort: the search to compare with."""
-    return np.argsort(-scores(users), axis=1, kind="stable") + 2
+def window(low: int, high: int) -> Any:
+    """Ranks `low` to `high` of both users by a full sort, as many columns as there would be items."""
+    order = np.argsort(-scores(np.arange(2)), axis=1, kind="stable") + 2
+    order = np.pad(order, ((0, 0), (0, max(0, high - N))))
+    return order[:, low - 1 : high].astype(np.int32)
 
 
 def fits(drawn: Drawn, p: Any) -> bool:
@@ -115,12 +113,9 @@ def fits(drawn: Drawn, p: Any) -> bool:
     return (p > 0).sum() == 1 or bool(stats.chisquare(found[p > 0], found.sum() * p[p > 0]).pvalue > 1e-3)
 
 
-HARD = ranked(brute, EVERY, low=2, high=4)
+HARD = ranked(window(2, 4), EVERY)
 GROUP = np.array([0, 0, 0, 1, 1, -1])
-# teacher and click model of one user: items 2, 3, 4 are clicked a lot, 3 and 4 are about something else
-CLICKED = np.array([0.9, 0.8, 0.7, 0.1, 0.1, 0.1])
-ABOUT = np.array([0.9, 0.1, 0.2, 0.1, 0.9, 0.9])
-WRONG = irrelevant(brute, lambda users, ids: CLICKED[ids - 2], lambda users, ids: ABOUT[ids - 2], EVERY)
+OTHER = ranked(window(2, 6), EVERY, GROUP)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +130,8 @@ WRONG = irrelevant(brute, lambda users, ids: CLICKED[ids - 2], lambda users, ids
         # of the group of 2 there are 3 and 4 left
         (Alike(GROUP, EVERY), 2, [0], np.array([0, 1, 1, 0, 0, 0]) / 2),
         (Alike(GROUP, EVERY), 5, [0], np.array([0, 0, 0, 0, 1, 0])),
-        (WRONG, 2, [0], np.array([0, 1, 1, 0, 0, 0]) / 2),
-        (rejected(lambda users: np.array([[6, 7, 0]] * len(users)), EVERY), 2, [0], np.array([0, 0, 0, 0, 1, 1]) / 2),
+        # of ranks 2 to 6, items 3 to 7, only 5 and 6 have another group than 2; 7 has none
+        (OTHER, 2, [0], np.array([0, 0, 0, 1, 1, 0]) / 2),
         # one hard draw (items 3, 4, 5) to three easy ones (3 to 7): 1/4 * 1/3 + 3/4 * 1/5 = 7/30, else 3/20
         (Blend(EVERY, HARD, 3.0), 2, [0], np.array([0, 7 / 30, 7 / 30, 7 / 30, 3 / 20, 3 / 20])),
     ],
@@ -164,22 +159,13 @@ def test_hot_items_are_negatives_more_often_and_positives_less_often(rng: np.ran
     assert (np.diff(keep_probability(COUNTS, 1e-3)) > 0).all()
 
 
-def test_hard_ones_lie_inside_the_window_of_a_brute_force_search(rng: np.random.Generator) -> None:
-    """Oracle 4, for two users of opposite taste."""
-    two = asked([2, 3], times=500)
-    drawn = ranked(brute, EVERY, low=3, high=5).sample(two, 4, rng)
-    rank = np.argmax(brute(two.users)[:, None, :] == drawn.ids[:, :, None], axis=2) + 1
-    assert rank.min() == 3
-    assert rank.max() == 5
-
-
 @pytest.mark.parametrize(
     "kind",
     [
-        ranked(brute, EVERY, low=2, high=3),  # both are known
-        ranked(brute, EVERY, low=7, high=9),  # there are six items
+        ranked(window(2, 3), EVERY),  # both are known
+        ranked(window(7, 9), EVERY),  # there are six items
+        ranked(window(2, 3), EVERY, GROUP),  # both are of its own group
         Alike(GROUP, EVERY),  # the whole group is known
-        rejected(lambda users: np.zeros((len(users), 2), dtype=np.int64), EVERY),
     ],
 )
 def test_an_exhausted_pool_falls_back_and_is_reported(kind: Negatives, rng: np.random.Generator) -> None:
@@ -200,39 +186,7 @@ def test_a_group_that_is_nearly_known_is_written_out(rng: np.random.Generator) -
     assert drawn.log_q == pytest.approx(np.zeros((1, 3)))
 
 
-def test_mixed_without_draws_is_in_batch(rng: np.random.Generator) -> None:
-    """Oracle 6. Columns are 2, 3, 3; each example has those that are not its own, expected 3 times their share."""
-    share = np.array([0.5, 0.3, 0.2, 0, 0, 0])
-    three = asked([2, 3, 3])
-    batch = InBatch(share).sample(three, 50, rng)
-    none = Mixed(share).sample(three, 0, rng)
-    assert batch.ids.tolist() == none.ids.tolist() == [[0, 3, 3], [2, 0, 0], [2, 0, 0]]
-    assert batch.log_q.tolist() == none.log_q.tolist()
-    assert batch.log_q[0, 1] == pytest.approx(np.log(3 * 0.3))
-    assert batch.log_q[1, 0] == pytest.approx(np.log(3 * 0.5))
-
-
-def test_columns_of_mixed_are_there_as_often_as_declared(rng: np.random.Generator) -> None:
-    """Columns of each item per batch, on average over batches whose examples want 2 with 3/4 and 3 with 1/4."""
-    share, rounds = np.array([0.75, 0.25, 0, 0, 0, 0]), 4000
-    found = np.zeros(N)
-    for _ in range(rounds):
-        wanted = rng.choice([2, 3], 4, p=[0.75, 0.25])
-        drawn = Mixed(share).sample(Asked(np.arange(5), np.append(wanted, 0), np.zeros((5, 1), dtype=np.int64)), 3, rng)
-        found += np.bincount(drawn.ids[4], minlength=N + 2)[2:]
-    # 4 wanted and 3 drawn out of 6: 4 * 0.75 + 0.5, 4 * 0.25 + 0.5, 0.5 each; the fifth, who looks on, wants nothing
-    declared = Mixed(share, 3).probability(asked([0] * 4), np.tile(np.arange(2, 8), (4, 1)))[0]
-    assert declared == pytest.approx([3.5, 1.5, 0.5, 0.5, 0.5, 0.5])
-    assert found / rounds == pytest.approx([3.5, 1.5, 0.5, 0.5, 0.5, 0.5], abs=0.05)
-
-
-def test_who_has_no_column_left_is_stuck(rng: np.random.Generator) -> None:
-    drawn = InBatch(np.full(N, 1 / N)).sample(asked([2, 2], [[0], [0]]), 0, rng)
-    assert drawn.ids.tolist() == [[0, 0], [0, 0]]
-    assert drawn.stuck == 2
-
-
 def test_same_dice_same_suite() -> None:
-    for kind in (EVERY, HARD, Alike(GROUP, EVERY), WRONG, Blend(EVERY, HARD), Mixed(np.full(N, 1 / N))):
+    for kind in (EVERY, HARD, OTHER, Alike(GROUP, EVERY), Blend(EVERY, HARD)):
         one, two = (kind.sample(asked([2, 3]), 4, np.random.default_rng(9)) for _ in range(2))
         assert one.ids.tolist() == two.ids.tolist()

@@ -1,6 +1,8 @@
 """The command line: one file per command, found by name and imported only when it is asked for."""
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ from shortlist.errors import ShortlistError
 __all__ = ["main", "commands"]
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+FULL = os.strerror(errno.ENOSPC)
 
 
 class Commands(click.Group):
@@ -67,4 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:  # what libraries raise of it are many types
+        if FULL not in str(error):
+            raise
+        where = f"\n  where: {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        print(f"error: the disk is full{where}\n  next: free some space, then do it again", file=sys.stderr)
+        return 2
     return status if isinstance(status, int) else 0

@@ -16,9 +16,8 @@ __all__ = ["command"]
 @click.argument("user")
 @json_option
 def command(project_file: str, user: str, as_json: bool) -> None:
-    """Erase USER (an id): hidden from every reader at once, taken out of all files by `shortlist compact`.
-
-    A server compacts by itself within log.erase_within_hours.
+    """Erase USER, an id as the log has it: hidden from every reader at once, and taken out of all files by
+    `shortlist compact`, or by a running server within log.erase_within_hours. There is no way back.
     """
     from shortlist.errors import DataError
     from shortlist.events.opening import open_log
@@ -27,9 +26,10 @@ def command(project_file: str, user: str, as_json: bool) -> None:
     with contextlib.closing(open_log(project)) as log:
         erasure = log.erase(user, now())
         if not erasure.number:
-            raise DataError(f"no user is called {user!r}", where=str(log.path), hint="ids are as they were sent")
+            hint = "ids are as they were sent; one that was erased is known no more"
+            raise DataError(f"no user is called {user!r}", where=str(log.path), hint=hint)
     hours = project.config.log.erase_within_hours
     if as_json:
         emit({"number": erasure.number, "key": erasure.user, "erased_within_hours": hours})
     else:
-        print(f"hidden; erased from all files within {hours:g} hours, or now by `shortlist compact`")
+        print(f"hidden; a running server takes it out of all files within {hours:g} h, `shortlist compact` does now")

@@ -19,9 +19,10 @@ __all__ = ["command"]
 @click.option("--once", is_flag=True, help="End when the store is level with the log.")
 @json_option
 def command(project_file: str, once: bool, as_json: bool) -> None:
-    """Apply what the log gets to the store of the current release, until Ctrl-C. Says its rate and how far it lags.
+    """Keep the store of the current release level with the log until Ctrl-C. Says its rate and how far behind it is.
 
-    One process writes a store: start it before the server, which then only reads, and takes over when it has gone.
+    A server does so by itself. One process writes a store: started before the server, this is the one, and the server
+    only reads, until this has gone. `shortlist backfill` takes a whole log at once.
     """
     from shortlist.events.opening import open_log
     from shortlist.feedback.nearline import Progress, nearline

@@ -13,9 +13,12 @@ from typing import Any
 import click
 
 from shortlist.cli._talk import emit, json_option, project_option, say
-from shortlist.config import load
+from shortlist.config import Project, load
 from shortlist.errors import ConfigError
 from shortlist.feedback.live import open_engine
+from shortlist.feedback.upkeep import upkeep
+from shortlist.serving.engine import Engine
+from shortlist.serving.watch import watch
 
 __all__ = ["command"]
 
@@ -40,7 +43,6 @@ def serve(project_file: str, host: str | None, port: int | None, answers: Callab
     """Serve until Ctrl-C; `answers` gets the URL once it does."""
     from shortlist.dashboard.pages import pages
     from shortlist.serving.http import application, check_host
-    from shortlist.serving.watch import watch
 
     project = load(project_file)
     key = os.environ.get(KEY) or None
@@ -51,11 +53,20 @@ def serve(project_file: str, host: str | None, port: int | None, answers: Callab
     with _socket(host, project.config.serve.port if port is None else port) as listener, _quiet_end():
         url = _url(listener)
         with open_engine(project, follow=True) as engine:
-            app = application(engine, api_key=key, routes=pages(engine, project.home), background=lambda: watch(engine))
+            app = application(
+                engine, api_key=key, routes=pages(engine, project.home), background=lambda: _beside(project, engine)
+            )
             gc.collect()
             gc.freeze()  # what was loaded stays: the collector need not walk it again
             _run(app, listener, lambda: answers(url))
     say("stopped")
+
+
+@contextlib.contextmanager
+def _beside(project: Project, engine: Engine) -> Iterator[None]:
+    """What a server does while it answers: it looks for a new release, and compacts the log."""
+    with watch(engine), upkeep(project, engine):
+        yield
 
 
 def _run(app: Any, listener: socket.socket, started: Any) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from shortlist import now
-from shortlist.cli._talk import emit, json_option, project_option, table
+from shortlist.cli._talk import emit, json_option, project_option, say, table
 from shortlist.config import Project, load
+from shortlist.errors import ConfigError
 
 if TYPE_CHECKING:
     from shortlist.store.states import States
@@ -35,6 +36,7 @@ def get(entity: str, id: str, project_file: str, as_json: bool) -> None:
 
     project = load(project_file)
     with closing(open_log(project)) as log, _opened(project) as store:
+        store.check(log.identity)
         found = told(store, log, entity, id, now())  # type: ignore[arg-type]
     if as_json:
         emit(found)
@@ -55,6 +57,30 @@ def sizes(project_file: str, as_json: bool) -> None:
     else:
         body = [[name, f"{row['keys']:,}", f"{row['bytes']:,}", f"{row['each']:,.0f}"] for name, row in rows.items()]
         table([["namespace", "keys", "bytes", "bytes each"], *body])
+        say(f"at offset {offset:,}" if offset else "nothing is kept yet: import the log, then `shortlist backfill`")
+
+
+@command.command()
+@project_option
+@json_option
+def lists(project_file: str, as_json: bool) -> None:
+    """Recall channels whose lists are served from the store: the versions kept, by release, and their size."""
+    from shortlist.events import workspace
+    from shortlist.store.lists import kept
+    from shortlist.store.opening import open_lists
+
+    project = load(project_file)
+    blobs = open_lists(project.config.serve, project.home, workspace.identity(project), write=False)
+    if blobs is None:
+        hint = 'write lists = "store" under [serve], then publish'
+        raise ConfigError("lists are served from the release", where="serve.lists", hint=hint)
+    with closing(blobs):
+        found = kept(blobs)
+    if as_json:
+        emit({"lists": [version._asdict() for version in found]})
+    else:
+        body = [[v.channel, v.version, "read" if v.current else "", f"{v.rows:,}", f"{v.bytes:,}"] for v in found]
+        table([["channel", "version", "", "lists", "bytes"], *body])
 
 
 @contextmanager

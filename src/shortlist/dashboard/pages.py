@@ -38,6 +38,7 @@ NOTES = {
     "backfill": "The channels brought too little; the hot list filled the page.",
     "late:state": "What is known of this user came too late; the page was made without it.",
     "failed:state": "What is known of this user could not be read; the page was made without it.",
+    "failed:store": "The store could not be read; the history is from the log, and counts are unknown.",
     "late:funnel": "The funnel was too late; this is the hot list.",
     "failed:funnel": "The funnel failed; this is the hot list.",
     "failed:selector": "The selector failed; the page is in the order of scores.",

@@ -19,7 +19,8 @@ class Interactions:
     """`users`, `items` int64 keys, `times` int64 ms, `actions` int16 codes, `values` float32 (NaN where none), all [E].
 
     `log_offsets` int64 [E] is the order in which the log came to know them, `context` holds columns [E] of raw values
-    by name. Build with `Interactions.of`, which sorts. Keys may have gaps; `matrix` compacts them.
+    by name, `propensities` float64 [E] the probability of having been shown (NaN where none is known; None: of no
+    event). Build with `Interactions.of`, which sorts. Keys may have gaps; `matrix` compacts them.
     """
 
     users: NDArray[np.int64]
@@ -29,6 +30,7 @@ class Interactions:
     values: NDArray[np.float32]
     log_offsets: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     context: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    propensities: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if len(self.log_offsets) != len(self.users):  # columns alone: their own order is all that is known
@@ -44,6 +46,7 @@ class Interactions:
         values: NDArray[np.float32] | None = None,
         log_offsets: NDArray[np.int64] | None = None,
         context: Mapping[str, NDArray[Any]] | None = None,
+        propensities: NDArray[np.float64] | None = None,
     ) -> "Interactions":
         """From columns in log order; sorts by (user, time), equal times staying in log order. Without `log_offsets`
         events count from 0."""
@@ -55,7 +58,8 @@ class Interactions:
         order = np.lexsort((times, users))
         there = {name: column[order] for name, column in (context or {}).items()}
         return cls(
-            users[order], items[order], times[order], actions[order], values[order], log_offsets[order], there
+            users[order], items[order], times[order], actions[order], values[order], log_offsets[order], there,
+            None if propensities is None else propensities[order],
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -65,6 +69,7 @@ class Interactions:
         return Interactions(
             self.users[mask], self.items[mask], self.times[mask], self.actions[mask], self.values[mask],
             self.log_offsets[mask], {name: column[mask] for name, column in self.context.items()},
+            None if self.propensities is None else self.propensities[mask],
         )  # fmt: skip
 
     def liked(self, weights: NDArray[np.float32]) -> "Interactions":

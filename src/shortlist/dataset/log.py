@@ -22,7 +22,8 @@ def interactions(project: Project) -> Interactions:
     names = schema.action_names
     known = workspace.events(project).filter(pl.col("action").is_in(list(names)))
     code = pl.col("action").replace_strict(list(names), list(range(len(names))), return_dtype=pl.Int16)
-    columns = known.select("offset", "user", "item", "time_ms", "value", *schema.context, code=code)
+    own = ["propensity"] if schema.propensity else []
+    columns = known.select("offset", "user", "item", "time_ms", "value", *own, *schema.context, code=code)
     frame = columns.collect(engine="streaming").sort("offset")
     return Interactions.of(
         frame["user"].to_numpy(),
@@ -32,6 +33,7 @@ def interactions(project: Project) -> Interactions:
         frame["value"].fill_null(np.nan).to_numpy(),
         frame["offset"].to_numpy(),
         {name: _raw(frame[name]) for name in schema.context},
+        _chances(frame["propensity"]) if own else None,
     )
 
 
@@ -39,6 +41,13 @@ def joinable(project: Project) -> pl.DataFrame:
     """What `logged.join` needs of every event: offset, user, item, action, value, time_ms, request_id, event_id."""
     names = ("offset", "user", "item", "action", "value", "time_ms", "request_id", "event_id")
     return workspace.events(project).select(names).collect(engine="streaming")
+
+
+def _chances(column: pl.Series) -> NDArray[np.float64]:
+    """Probabilities, NaN where there is none: what a live event tells is not checked when it comes."""
+    told = column.fill_null(np.nan).to_numpy()
+    chances: NDArray[np.float64] = np.where((told > 0) & (told <= 1), told, np.nan)
+    return chances
 
 
 def _raw(column: pl.Series) -> NDArray[Any]:

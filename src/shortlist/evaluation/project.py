@@ -532,7 +532,9 @@ def publish(
 
     def bring(release: Release) -> None:
         place = project.config.serve, project.home, log
-        publish_lists(*place, release, now=created_ms, stay=releases.current())
+        written = publish_lists(*place, release, now=created_ms, stay=releases.current())
+        if written and progress:
+            progress(1, 1, f"in the store: lists of {', '.join(written)}")
 
     return releases.publish(
         None,

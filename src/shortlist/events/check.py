@@ -18,7 +18,7 @@ from shortlist.events.raw import Raw, Say, load, schema_of
 from shortlist.events.repeats import repeats
 from shortlist.schema import Schema
 from shortlist.tables.engine import Frame, gather, open_frame
-from shortlist.tables.log import backwards, counts, span, unmatched
+from shortlist.tables.log import backwards, between, counts, span, unmatched
 
 __all__ = ["Finding", "check"]
 
@@ -86,6 +86,8 @@ def _usable(schema: Schema) -> dict[str, str]:
         usable["actions"] = "every action is declared"
     if schema.value:
         usable["values"] = "every value is a number or absent"
+    if schema.propensity:
+        usable["propensities"] = "every propensity is above 0 and at most 1, or absent"
     return usable
 
 
@@ -95,10 +97,10 @@ def _log(raw: Raw, schema: Schema, staged: Path, engine: str, now: int) -> Itera
     if schema.time_unit == "none":
         yield Finding("order", "WARN", "the log has no times: protocols and features in time do not apply")
     else:
-        late = gather(backwards(frame, "time_ms", "row"))
-        if len(late):
-            what = f"{len(late)} of {total} rows are earlier than the row before; the import sorts them"
-            yield Finding("order", "WARN", what, _examples(raw, late))
+        late, first = _late(frame, total)
+        if late:
+            what = f"{late} of {total} rows are earlier than the row before; the import sorts them"
+            yield Finding("order", "WARN", what, _examples(raw, first))
         else:
             yield Finding("order", "PASS", "rows are in order of time")
         low, high = gather(span(frame, "time_ms")).select("low", "high").row(0)
@@ -126,6 +128,17 @@ def _log(raw: Raw, schema: Schema, staged: Path, engine: str, now: int) -> Itera
     idle = [name for name in schema.action_names if name not in used]
     if idle:
         yield Finding("unused actions", "WARN", f"no event has the declared action {', '.join(idle)}")
+
+
+def _late(frame: Frame, total: int) -> tuple[int, pl.DataFrame]:
+    """How many rows are earlier than the row before, and the first of them: a slice of rows at a time."""
+    count, first = 0, []
+    for low in range(0, total, ROWS_PER_SLICE):
+        some = between(frame, "row", low - 1, low + ROWS_PER_SLICE - 1)
+        found = gather(backwards(some, "time_ms", "row").select("row"))
+        count += len(found)
+        first.append(found.sort("row").head(EXAMPLES))
+    return count, pl.concat(first)
 
 
 def _zones(raw: Raw, schema: Schema, total: int) -> Iterator[Finding]:
@@ -189,7 +202,7 @@ def _entity(
     engine = project.config.data.engine
     keyed = folder / f"{entity}-ids.parquet"
     known.select(pl.col("id").alias(entity)).write_parquet(keyed)
-    lost = gather(unmatched(frame, open_frame(engine, [keyed]), entity))
+    lost = gather(unmatched(frame, open_frame(engine, [keyed]), entity).select("row", entity))
     if len(lost):
         what = f"{len(lost)} of {total} events are on {lost[entity].n_unique()} {entity}s that are not described"
         yield Finding(f"{entity} join", "WARN", what, _examples(raw, lost))

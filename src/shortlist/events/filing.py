@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -17,7 +18,7 @@ __all__ = [
 
 ASKED = (1, 4, 16, 64, 256)  # how many ids one statement looks up: few sizes, so that each is parsed once
 MARKS = {size: ", ".join("?" * size) for size in ASKED}
-SEGMENT = ("first", "last", "rows", "kind", "file", "received_ms", "low_ms", "high_ms", "digest")
+SEGMENT = ("first", "last", "rows", "kind", "file", "received_ms", "low_ms", "high_ms", "digest", "shift")
 IDS = "SELECT hash, offset FROM event_ids WHERE hash"
 
 
@@ -49,11 +50,13 @@ def publish(
     ids: Sequence[Iterable[tuple[bytes, int]]] = (),
     *,
     fresh: bool = False,
+    end: int | None = None,
 ) -> set[int]:
     """List imported parts whose files are in place, with (`digest` of an id, offset) of their events, at once.
 
     Events that came meanwhile win: offsets whose id is taken are returned, and then nothing was done. `fresh`
-    drops the parts that were imported before.
+    drops the parts that were imported before. `end` is the first offset behind those that were taken for the import:
+    where others have been given since, somebody may have read beyond, so the parts are moved behind all of them.
     """
 
     def work(connection: sqlite3.Connection) -> set[int]:
@@ -62,15 +65,23 @@ def publish(
             old = listed(connection, "WHERE kind = 'imported'")
             _forget_ids(connection, old)
             connection.execute("DELETE FROM segments WHERE kind = 'imported'")
+            connection.execute(
+                "INSERT INTO facts VALUES ('fresh', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
+            )
+        after: int = connection.execute("SELECT value FROM facts WHERE name = 'next'").fetchone()[0]
+        shift = after - parts[0].first if parts and end not in (None, after) else 0
         for some in ids:
-            rows = sorted(some)
+            rows = sorted((mark, offset + shift) for mark, offset in some)
             before = connection.total_changes
             connection.executemany("INSERT OR IGNORE INTO event_ids VALUES (?, ?)", rows)
             if connection.total_changes - before < len(rows):
                 connection.execute("ROLLBACK TO publish")
                 taken = found(connection, IDS, [h for h, _ in rows])
-                return {offset for h, offset in rows if h in taken}
-        _list(connection, parts)
+                return {offset - shift for h, offset in rows if h in taken}
+        moved = [replace(p, first=p.first + shift, last=p.last + shift, shift=shift) for p in parts]
+        if shift:
+            connection.execute("UPDATE facts SET value = ? WHERE name = 'next'", (moved[-1].last + 1,))
+        _list(connection, moved)
         return set()
 
     return database.commit(work)

@@ -121,6 +121,7 @@ class _Published(msgspec.Struct, tag="published", tag_field="kind", forbid_unkno
     hashes: int
     parts: list[Segment]
     fresh: bool
+    end: int | None = None
 
 
 class _Forgotten(msgspec.Struct, tag="forgotten", tag_field="kind", forbid_unknown_fields=True):
@@ -256,6 +257,8 @@ class Fold(EventLog):
                 raise DataError(what, where=str(self.path), hint=hint)
             self._same(messages, position, digest)
             answers: dict[str, str] = {}
+            origin = hashlib.blake2b(_digest(messages[0]).encode(), digest_size=16).digest()
+            connection.execute("INSERT OR IGNORE INTO facts VALUES ('origin', ?)", (origin,))
             for message in messages:
                 if message.position < position:
                     continue
@@ -271,6 +274,9 @@ class Fold(EventLog):
             return answers
 
         return self._together(work)
+
+    def _named(self, origin: bytes | None, salt: bytes, fresh: int) -> str:
+        return f"{origin.hex()}.{fresh}" if origin is not None else ""
 
     def answers(self, tokens: Sequence[str]) -> dict[str, str]:
         """Answers to messages that were folded lately, by whomever: token -> JSON."""
@@ -328,7 +334,7 @@ class Fold(EventLog):
         parts = connection.execute("SELECT max(part) FROM staged").fetchone()[0] if count else None
         sql = "SELECT hash, offset FROM staged WHERE part = ?"
         ids = [connection.execute(sql, (part,)) for part in range(parts + 1)] if parts is not None else []
-        taken = publish(_within(connection), told.parts, ids, fresh=told.fresh)
+        taken = publish(_within(connection), told.parts, ids, fresh=told.fresh, end=told.end)
         connection.execute("DELETE FROM staged")
         return sorted(taken)
 

@@ -6,6 +6,7 @@ not acknowledged may still arrive, once: events are known by their ids, slates b
 """
 
 import logging
+import re
 import secrets
 import threading
 import time
@@ -23,6 +24,7 @@ from shortlist.errors import ConfigError, DataError
 from shortlist.events.database import Database
 from shortlist.events.event import FUTURE_MS, Event, Outcome, Served, bad_id, refusal
 from shortlist.events.kafka_fold import Fold, Told, outcomes, tell, tell_events, tell_hashes, tell_ids, tell_served
+from shortlist.events.kafka_settings import made
 from shortlist.events.log import KEEP_SERVED, Entity, Erasure
 from shortlist.events.segments import Segment
 from shortlist.schema import MISSING, Keys, canonical
@@ -44,6 +46,7 @@ FETCH_MS = 100  # a broker answers a fetch when there is something; an idle one 
 MESSAGES, BYTES = 256, 4_000_000  # of one transaction of the fold
 WINDOW = 16  # messages of a long list of ids that are under way together
 REPLICAS = 3
+AROUND = re.compile(r"^\S+/\S+: | \(after \d+ms in state [^)]*\).*$")  # which broker, and when: it is any of them
 LOGS = 2  # of librdkafka's own lines, the critical ones: what matters of the rest is said in our errors
 
 
@@ -102,6 +105,7 @@ class KafkaLog:
         self._producer: Producer | None = None
         self._reached = 0  # everything of the topic before this position is in the file
         self._down = False
+        self._why = ""  # what a broker, or its TLS, has against us
         self._threads: list[threading.Thread] = []
         self._fold = Fold(path, self.where, future_ms=future_ms, keep_served=keep_served)
         try:
@@ -170,7 +174,12 @@ class KafkaLog:
         return int(answer)
 
     def publish(
-        self, parts: Sequence[Segment], ids: Sequence[Iterable[tuple[bytes, int]]] = (), *, fresh: bool = False
+        self,
+        parts: Sequence[Segment],
+        ids: Sequence[Iterable[tuple[bytes, int]]] = (),
+        *,
+        fresh: bool = False,
+        end: int | None = None,
     ) -> set[int]:
         """List imported parts whose files are in place, with (`digest` of an id, offset) of their events, at once.
 
@@ -184,7 +193,7 @@ class KafkaLog:
             for message, size in tell_hashes(of, ids):
                 count += size
                 yield message
-            yield tell("published", of=of, hashes=count, parts=list(parts), fresh=fresh)
+            yield tell("published", of=of, hashes=count, parts=list(parts), fresh=fresh, end=end)
 
         answer = self._send_all(messages())[-1]
         taken = msgspec.json.decode(answer, type=set[int] | None)
@@ -234,6 +243,11 @@ class KafkaLog:
     def last_offset(self) -> int:
         """The highest offset given or taken, 0 before the first."""
         return self._fold.last_offset
+
+    @property
+    def identity(self) -> str:
+        """Which log this is, the same in every fold of the topic; empty before its first message."""
+        return self._fold.identity
 
     @property
     def changes(self) -> str:
@@ -312,10 +326,11 @@ class KafkaLog:
 
         if self._producer is None:
             own = {
-                "acks": "all", "enable.idempotence": True, "linger.ms": 0, "compression.type": "lz4",
+                "acks": "all", "enable.idempotence": True,
                 "message.timeout.ms": max(1, round(self.deadline_s * 1000)),
             }  # fmt: skip
-            self._producer = Producer({**self._settings, **own})
+            usual = {"linger.ms": 0, "compression.type": "lz4"}
+            self._producer = made(Producer, {**usual, **self._settings, **own})
             self._door.notify_all()
         return self._producer
 
@@ -384,9 +399,10 @@ class KafkaLog:
             own = {
                 "group.id": "shortlist", "enable.auto.commit": False, "auto.offset.reset": "error",
                 "enable.partition.eof": True, "isolation.level": "read_uncommitted",
-                "queued.max.messages.kbytes": 16_384, "allow.auto.create.topics": False, "error_cb": self._heard,
+                "allow.auto.create.topics": False, "error_cb": self._heard,
             }  # fmt: skip
-            self._consumer = Consumer({"fetch.wait.max.ms": FETCH_MS, **self._settings, **own})
+            usual = {"fetch.wait.max.ms": FETCH_MS, "queued.max.messages.kbytes": 16_384}
+            self._consumer = made(Consumer, {**usual, **self._settings, **own})
         self._find(self._consumer, within_s)
         low, high = self._ends(self._consumer, TopicPartition(self.topic, 0), within_s)
         position = self._fold.position
@@ -417,7 +433,9 @@ class KafkaLog:
             try:
                 cluster = consumer.list_topics(timeout=max(0.01, until - time.monotonic()))
             except KafkaException as error:
+                consumer.poll(POLL_S)  # tells `_heard`
                 raise self._unreachable(error) from error
+            self._why = ""
             found = cluster.topics.get(self.topic)
             if found is not None and found.error is None:
                 if len(found.partitions) != 1:
@@ -427,7 +445,7 @@ class KafkaLog:
             if found is None and not asked:
                 from confluent_kafka.admin import AdminClient
 
-                _create(AdminClient(self._settings), self.topic, len(cluster.brokers), within_s, self.where)
+                _create(made(AdminClient, self._settings), self.topic, len(cluster.brokers), within_s, self.where)
                 asked = True
             if time.monotonic() > until:
                 state = found.error.str() if found is not None and found.error is not None else "it does not appear"
@@ -453,6 +471,9 @@ class KafkaLog:
             time.sleep(0.05)
 
     def _unreachable(self, error: Exception) -> _UnreachableError:
+        if self._why:
+            hint = "correct `[log] options`, or what the brokers know of us"
+            return _UnreachableError(f"no broker lets us in: {self._why}", where=self.where, hint=hint)
         what = f"no broker answers: {error.args[0].str()}"
         return _UnreachableError(what, where=self.where, hint="start the broker, or check the address in `[log] use`")
 
@@ -554,6 +575,9 @@ class KafkaLog:
         from confluent_kafka import KafkaError
 
         self._down |= error.code() == KafkaError._ALL_BROKERS_DOWN
+        told = error.str()
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "SSL handshake failed" in told:
+            self._why = AROUND.sub("", told)
 
 
 def _library() -> None:

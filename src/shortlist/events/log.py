@@ -38,6 +38,7 @@ from shortlist.events.event import (
 )
 from shortlist.events.filing import forget_ids, found, hidden, listed, publish
 from shortlist.events.segments import COLUMNS, Segment, scan_all
+from shortlist.events.upgrade import steps
 from shortlist.schema import MAX_ID_BYTES, MISSING, Keys, canonical
 
 __all__ = [
@@ -45,7 +46,7 @@ __all__ = [
     "COLUMNS", "FUTURE_MS", "EARLIEST_S", "LATEST_S",
 ]  # fmt: skip
 
-VERSION = 2
+VERSION = 3
 KEEP_SERVED = 100_000
 KEYS_KEPT = 65_536  # ids of the latest users and items whose keys a writer remembers, about 10 MB of each
 BLOCK = 100_000  # rows of the table that become one frame
@@ -79,7 +80,8 @@ CREATE TABLE segments (
     received_ms INTEGER NOT NULL,
     low_ms INTEGER NOT NULL,
     high_ms INTEGER NOT NULL,
-    digest TEXT NOT NULL
+    digest TEXT NOT NULL,
+    shift INTEGER NOT NULL
 );
 CREATE TABLE erased (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -141,7 +143,7 @@ class EventLog:
         self._recent: dict[Entity, dict[str, int]] = {"user": {}, "item": {}}  # of the writer
         self._fresh: dict[Entity, dict[str, int]] = {"user": {}, "item": {}}  # given in the commit under way
         self._refused: tuple[int, dict[bytes, int]] = (0, {})  # erasures so far: hash of the id -> moment
-        self.database = Database(self.path, TABLES, VERSION, self._settle)
+        self.database = Database(self.path, TABLES, VERSION, self._settle, steps(self.path.parent))
 
     def close(self) -> None:
         """Close every connection; the log is of no use afterwards."""
@@ -239,7 +241,8 @@ class EventLog:
         return self._refused[1], connection.execute("SELECT value FROM facts WHERE name = 'salt'").fetchone()[0]
 
     def take(self, count: int) -> int:
-        """The first of `count` offsets that nobody else gets: for events that are imported."""
+        """The first of `count` offsets that nobody else gets: for events that are imported. Who publishes them late,
+        when others have been given, has them moved."""
 
         def work(connection: sqlite3.Connection) -> int:
             first: int = connection.execute("SELECT value FROM facts WHERE name = 'next'").fetchone()[0]
@@ -249,10 +252,15 @@ class EventLog:
         return self._commit(work)
 
     def publish(
-        self, parts: Sequence[Segment], ids: Sequence[Iterable[tuple[bytes, int]]] = (), *, fresh: bool = False
+        self,
+        parts: Sequence[Segment],
+        ids: Sequence[Iterable[tuple[bytes, int]]] = (),
+        *,
+        fresh: bool = False,
+        end: int | None = None,
     ) -> set[int]:
         """List imported parts, with what stands for the ids of their events: `filing.publish`."""
-        return publish(self.database, parts, ids, fresh=fresh)
+        return publish(self.database, parts, ids, fresh=fresh, end=end)
 
     def forget_ids(self, segments: Sequence[Segment], part: int) -> None:
         """Forget ids of events of these offsets: `filing.forget_ids`."""
@@ -434,6 +442,15 @@ class EventLog:
     def last_offset(self) -> int:
         """The highest offset given or taken, 0 before the first."""
         return int(self._select("SELECT value FROM facts WHERE name = 'next'", ())[0][0]) - 1
+
+    @property
+    def identity(self) -> str:
+        """Which log this is: made anew, or imported afresh, it is another one, and what was kept of it is void."""
+        told = dict(self._select("SELECT name, value FROM facts WHERE name IN ('salt', 'origin', 'fresh')", ()))
+        return self._named(told.get("origin"), told["salt"], told.get("fresh", 0))
+
+    def _named(self, origin: bytes | None, salt: bytes, fresh: int) -> str:
+        return f"{(origin or digest('log', salt)).hex()}.{fresh}"
 
     @property
     def changes(self) -> str:

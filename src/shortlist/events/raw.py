@@ -62,13 +62,19 @@ def load(project: Project, schema: Schema, say: Say) -> Raw:
         hint = 'set data.events = "events.parquet", or data.adapter = "ml_100k"'
         raise ConfigError("no log is named", where="project.data", hint=hint)
     named = {"events": data.events, "items": data.items, "users": data.users}
-    tables = {name: scan(_resolve(project, path)) for name, path in named.items() if path}
+    tables = {name: scan(_resolve(project, name, path)) for name, path in named.items() if path}
     frames = {name: table.frame for name, table in tables.items()}
     return Raw(frames["events"], frames.get("items"), frames.get("users"), schema, None, tables)
 
 
-def _resolve(project: Project, path: str) -> Path:
-    return (project.folder / Path(path).expanduser()).resolve()
+def _resolve(project: Project, name: str, path: str) -> Path:
+    try:
+        file = (project.folder / Path(path).expanduser()).resolve()
+        file.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL byte
+        what = f"no name of a file: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError(what, where=f"project.data.{name}", hint="correct the path") from None
+    return file
 
 
 def _adapter(project: Project) -> Any:

@@ -4,6 +4,8 @@ CSV and JSON Lines arrive as text, every column, so that a bad value can be show
 Parquet keeps its types.
 """
 
+import mmap
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +23,9 @@ T = TypeVar("T")
 _KINDS = {
     ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines",
 }  # fmt: skip
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# the first half of a surrogate pair without the second, as JSON writes it: it would be read as a NUL
+_HALF = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 
 
 class Table:
@@ -52,6 +57,8 @@ def scan(path: Path) -> Table:
     """A file or a folder as a lazy frame. Raises DataError when there is nothing, or nothing readable, or a mixture."""
     files = _files(path)
     kind = _KINDS[files[0].suffix.lower()]
+    for file in files:
+        _readable(file, kind)
     names = guard(lambda: _lazy(files[0], kind).collect_schema(), files[0])
     for file in files[1:]:
         other = guard(lambda file=file: _lazy(file, kind).collect_schema(), file)  # type: ignore[misc]
@@ -75,12 +82,50 @@ def guard(read: Callable[[], T], file: Path) -> T:
         raise DataError(f"cannot be read: {lines[0]}", where=str(file), hint=hint) from None
 
 
+def _readable(file: Path, kind: str) -> None:
+    """Raises DataError for what a reader would misread without a word."""
+    if not guard(lambda: file.stat().st_size, file):
+        raise DataError("the file is empty", where=str(file), hint="a log has at least one event")
+    if kind in ("CSV", "TSV"):
+        _header(file, kind)
+    if kind == "JSON Lines" and (at := guard(lambda: _half(file), file)):
+        what = f"line {at} holds half of a surrogate pair, which is no character"
+        raise DataError(what, where=str(file), hint="write text as UTF-8, or escape both halves")
+
+
+def _header(file: Path, kind: str) -> None:
+    names = guard(lambda: _lazy(file, kind).collect_schema(), file).names()
+    if any("\ufffd" in name or "\0" in name for name in names):
+        hint = "is it damaged, or of another kind than its name says?"
+        raise DataError("cannot be read: its first line is no text", where=str(file), hint=hint)
+    ours = "," if kind == "CSV" else "\t"
+    other = next((mark for mark in _SEPARATORS if mark != ours and mark in names[0]), None)
+    if len(names) == 1 and other is not None:
+        what = f"its first line has no {_SEPARATORS[ours]}, but {_SEPARATORS[other]}: {names[0]!r}"
+        hint = "name it .tsv" if other == "\t" else "name it .csv" if other == "," else "write it with commas"
+        raise DataError(what, where=str(file), hint=hint)
+    twice = next((name for name in names if f"{name}_duplicated_0" in names), None)
+    if twice is not None:
+        raise DataError(f"two columns are called {twice!r}", where=str(file), hint="rename one")
+
+
+def _half(file: Path) -> int:
+    """The line (from 1) of the first half of a surrogate pair, 0 for none."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if text.find(b"\\ud") < 0 and text.find(b"\\uD") < 0:
+            return 0
+        found = _HALF.search(text)
+        return text[: found.start()].count(b"\n") + 1 if found else 0
+
+
 def _files(path: Path) -> tuple[Path, ...]:
     if path.is_file():
         if path.suffix.lower() not in _KINDS:
             hint = f"known: {', '.join(_KINDS)}"
             raise DataError(f"cannot tell what a {path.suffix or 'nameless'} file is", where=str(path), hint=hint)
         return (path,)
+    if not path.is_dir() and path.exists():
+        raise DataError("neither a file nor a folder", where=str(path), hint="copy what it gives into a file")
     if not path.is_dir():
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError("no such file or folder", where=str(path), hint=nearest(path.name, there))
@@ -100,6 +145,9 @@ def _lazy(file: Path, kind: str) -> pl.LazyFrame:
         return pl.scan_csv(file, separator="," if kind == "CSV" else "\t", infer_schema=False)
     if file.stat().st_size == 0:
         raise NoDataError("empty")
+    with file.open("rb") as opened:
+        if not opened.read(65_536).strip() and not opened.read().strip():
+            raise NoDataError("blank")
     seen = pl.scan_ndjson(file, infer_schema_length=1000).collect_schema()
     if not seen.names():
         raise ComputeError("no JSON object in the first lines")

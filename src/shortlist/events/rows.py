@@ -1,7 +1,8 @@
 """Raw columns made canonical: ids as text, times in UTC milliseconds, values as numbers; and what is wrong with them.
 
 `events` columns: row (i64, place in the log), user, item, action (text), value (f32), time_ms (i64), and where
-declared event_id, request_id (text), position (i32), context fields. `entities`: row, id, and the declared fields.
+declared event_id, request_id (text), position (i32), propensity (f64), context fields. `entities`: row, id, and the
+declared fields.
 """
 
 from collections.abc import Sequence
@@ -83,6 +84,8 @@ def events(raw: Raw) -> pl.LazyFrame:
     columns += [_id(column, types).alias(name) for name, column in named.items() if column]
     if schema.position:
         columns.append(_number(schema.position, types).cast(pl.Int32, strict=False).alias("position"))
+    if schema.propensity:
+        columns.append(_number(schema.propensity, types).alias("propensity"))
     columns += [_field(name, field, types, schema.time_unit).alias(name) for name, field in schema.context.items()]
     return raw.events.with_row_index(ROW).select(pl.col(ROW).cast(pl.Int64).alias("row"), *columns)
 
@@ -163,6 +166,8 @@ def _rules(raw: Raw, types: dict[str, pl.DataType]) -> list[_Rule]:
         rules.append(_Rule("actions", schema.action, unknown, what, ""))
     if schema.value:
         rules.append(_number_rule("values", schema.value, types))
+    if schema.propensity:
+        rules += _propensity_rules(schema.propensity, types)
     for name, field in schema.context.items():
         rules += _field_rules(name, field, types, schema.time_unit)
     return rules
@@ -221,6 +226,14 @@ def _number_rule(name: str, column: str, types: dict[str, pl.DataType]) -> _Rule
     return _Rule(name, column, bad, f"{{count}} {name} are not numbers: {{value!r}}", hint)
 
 
+def _propensity_rules(column: str, types: dict[str, pl.DataType]) -> list[_Rule]:
+    number = _number(column, types)
+    outside = (((number <= 0) | (number > 1)) & number.is_not_nan()).fill_null(False)
+    what = "{count} propensities are not above 0 and at most 1: {value}"
+    hint = "a propensity is the probability with which the item was shown; leave it empty where it is not known"
+    return [_number_rule("propensities", column, types), _Rule("propensities", column, outside, what, hint)]
+
+
 def _time_rules(column: str, unit: str, types: dict[str, pl.DataType]) -> list[_Rule]:
     missing = _Rule("times", column, pl.col(column).is_null(), "{count} times are missing", "drop or fill these rows")
     if types[column].is_temporal() or unit == "iso":
@@ -261,7 +274,7 @@ def _types(raw: Raw, table: Name) -> dict[str, pl.DataType]:
     numbers: list[tuple[str, str | None]] = []
     if table == "events":
         ids += [("event_id", schema.event_id), ("request_id", schema.request_id)]
-        numbers = [("value", schema.value), ("position", schema.position)]
+        numbers = [("value", schema.value), ("position", schema.position), ("propensity", schema.propensity)]
         if schema.time_unit != "none":
             numbers.append(("time", schema.time))
         fields, others = schema.context, [("action", schema.action)]
@@ -287,6 +300,9 @@ def _types(raw: Raw, table: Name) -> dict[str, pl.DataType]:
             raise DataError(f"column {column!r} has type {types[column]}", where=where, hint=hint)
     for name, field in fields.items():
         if not _fits(field, types[name]):
+            if types[name] == pl.Null:
+                hint = "fill the column, or take the field out of the schema"
+                raise DataError(f"column {name!r} has no value in any row", where=where, hint=hint)
             hint = 'name the separator, split = "|"' if field.kind in ("varlen", "seq") else "change its kind"
             what = f"column {name!r} has type {types[name]} but is declared as {field.kind}"
             raise DataError(what, where=where, hint=hint)

@@ -42,7 +42,8 @@ LOCK_S = 10.0  # how long an import or a compaction waits for another one
 @dataclass(frozen=True)
 class Segment:
     """One file: offsets from `first` to `last`, `rows` of them there. `received_ms` is when the log came to know an
-    imported part, or the latest moment of a sealed one; `digest` is of an imported part as it was imported."""
+    imported part, or the latest moment of a sealed one; `digest` is of an imported part as it was imported. Offsets
+    are those in the file plus `shift`."""
 
     first: int
     last: int
@@ -53,6 +54,7 @@ class Segment:
     low_ms: int
     high_ms: int
     digest: str = ""
+    shift: int = 0
 
     def renamed(self) -> str:
         """The name of this file's next version."""
@@ -92,7 +94,7 @@ def scan(
     after: int = 0,
     own: Sequence[str] = (),
 ) -> pl.LazyFrame:
-    """Rows behind an offset of neighbouring segments of one kind and moment, without the users (keys) that are hidden.
+    """Rows behind an offset of neighbouring segments that are alike, without the users (keys) that are hidden.
 
     What an import has no column for is null; its context is one JSON object a row, as of live events. Columns of its
     `own` follow as they are.
@@ -105,8 +107,11 @@ def scan(
     told = [name for name in there if name not in COLUMNS]
     if "context" in lacking and told:
         lacking["context"] = pl.struct(told).struct.json_encode()
+    shift = segments[0].shift
     if segments[0].first <= after:
-        frame = frame.filter(pl.col("offset") > after)
+        frame = frame.filter(pl.col("offset") > after - shift)
+    if shift:
+        frame = frame.with_columns(pl.col("offset") + shift)
     if hidden:
         frame = frame.filter(~pl.col("user").is_in(list(hidden)))
     return frame.with_columns(**lacking).select(*names, *(name for name in own if name in told))
@@ -122,8 +127,8 @@ def scan_all(
 ) -> list[pl.LazyFrame]:
     """Rows of any segments in order, neighbours that can be scanned together in one frame."""
 
-    def alike(segment: Segment) -> tuple[str, int]:
-        return segment.kind, segment.received_ms if segment.kind == "imported" else 0
+    def alike(segment: Segment) -> tuple[str, int, int]:
+        return segment.kind, segment.received_ms if segment.kind == "imported" else 0, segment.shift
 
     return [scan(folder, list(group), names, hidden, after, own) for _, group in groupby(segments, alike)]
 
@@ -132,8 +137,15 @@ def scan_all(
 def alone(home: Path) -> Iterator[None]:
     """One import or compaction at a time; what a killed import left is cleared away. Raises DataError when another
     one does not end."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "import.lock").open("w") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        opened = (home / "import.lock").open("w")
+    except OSError as error:
+        what = f"cannot be written to: {error.strerror}"
+        raise DataError(
+            what, where=str(home), hint="it is the project's own folder: check it and its permissions"
+        ) from error
+    with opened as lock:
         until = time.monotonic() + LOCK_S
         while True:
             try:

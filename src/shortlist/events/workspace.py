@@ -33,7 +33,7 @@ from shortlist.tables.engine import Frame, gather, open_frame
 from shortlist.tables.log import first_seen, running, span
 
 __all__ = [
-    "Report", "import_log", "events", "catalogue", "keys", "schema", "snapshot", "last_offset", "published",
+    "Report", "import_log", "events", "catalogue", "keys", "schema", "snapshot", "last_offset", "identity", "published",
 ]  # fmt: skip
 
 ROWS_PER_PART = 2_000_000
@@ -81,7 +81,6 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
     for table in ("events", "items", "users"):
         for problem in rows.problems(raw, table):
             raise problem.error
-    home.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as closing:
         closing.enter_context(alone(home))
         work = Path(closing.enter_context(tempfile.TemporaryDirectory(dir=home, prefix=".import-")))
@@ -120,9 +119,11 @@ def import_log(project: Project, say: Say, now: int, fresh: bool = False) -> Rep
 
 def events(project: Project) -> pl.LazyFrame:
     """Imported and live events in order of offset: columns `COLUMNS`, `event_id` and `request_id` (null where there is
-    none), and the declared context. Raises DataError when nothing was imported."""
+    none), the declared context, and `propensity` (f64) where that is declared: of live events, what their context says.
+    Raises DataError when nothing was imported."""
     _report(project)
-    fields = schema(project).context
+    declared = schema(project)
+    fields = {**declared.context, **({"propensity": Field("dense")} if declared.propensity else {})}
     names = (*COLUMNS, "event_id", "request_id")
     with contextlib.closing(open_log(project)) as log:
         found = log.frames((*names, "context") if fields else names, tuple(fields))
@@ -182,6 +183,12 @@ def snapshot(project: Project) -> str:
     return imported if (last, changes) == (0, "0 0") else _hashed(f"{imported} {last} {changes}")
 
 
+def identity(project: Project) -> str:
+    """Which log it is: what was kept of another one is void."""
+    with contextlib.closing(open_log(project)) as log:
+        return log.identity
+
+
 def published(project: Project) -> pl.DataFrame | None:
     """The split a public log fixes, by key: `user`, `item` held out, `candidates` to rank, the held-out one first."""
     file = project.home / "published.parquet"
@@ -198,7 +205,8 @@ class _Done:
 
 def _mapping(schema: Schema) -> dict[str, Any]:
     names = ("user", "item", "time", "time_unit", "action", "value", "event_id", "request_id", "position", "context")
-    return {name: plain(getattr(schema, name)) for name in names}
+    mapping = {name: plain(getattr(schema, name)) for name in names}
+    return mapping | ({"propensity": schema.propensity} if schema.propensity else {})
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -305,6 +313,7 @@ def _parts(project: Project, schema: Schema, work: Path, log: Log, fresh: bool, 
     drop = pl.concat([found.again, found.known]).to_frame()
     added = total - len(drop)
     offset = log.take(added) if added else 0
+    end = offset + added
     made: list[Segment] = []
     for low, high in _ranges(gather(running(open_frame(engine, [staged]), "bucket"))):
         some = pl.scan_parquet(staged).filter(pl.col("bucket").is_between(low, high)).drop("bucket")
@@ -316,10 +325,10 @@ def _parts(project: Project, schema: Schema, work: Path, log: Log, fresh: bool, 
         made.append(_part(log.folder, f"part-{offset:015d}.parquet", chunk, now))
         offset += len(chunk)
         if not fresh:
-            added -= _publish(log, made, bool(schema.event_id), fresh=False)
+            added -= _publish(log, made, bool(schema.event_id), end, fresh=False)
             made.clear()
     if fresh:
-        added -= _publish(log, made, bool(schema.event_id), fresh=True)
+        added -= _publish(log, made, bool(schema.event_id), end, fresh=True)
     clear(log.folder, filing.segments(log.database))
     return _Done(total, len(found.again), total - len(found.again) - added, added)
 
@@ -331,11 +340,13 @@ def _part(folder: Path, name: str, chunk: pl.DataFrame, now: int) -> Segment:
     return Segment(first, last, len(chunk), "imported", name, now, low, high, _digest(chunk.drop("offset")))
 
 
-def _publish(log: Log, made: Sequence[Segment], named: bool, *, fresh: bool) -> int:
+def _publish(log: Log, made: Sequence[Segment], named: bool, end: int, *, fresh: bool) -> int:
     """List parts. Returns how many of their events live ones have forestalled since: those are taken out again."""
     lost = 0
     parts = list(made)
-    while taken := log.publish(parts, [_ids(log.folder / part.file) for part in parts] if named else [], fresh=fresh):
+    while taken := log.publish(
+        parts, [_ids(log.folder / part.file) for part in parts] if named else [], fresh=fresh, end=end
+    ):
         lost += len(taken)
         parts = [_part_without(log.folder, part, taken) for part in parts]
         parts = [part for part in parts if part.rows]

@@ -21,8 +21,7 @@ from shortlist.features.hashing import sealed
 from shortlist.schema import Catalogue, Profiles, Schema, text
 
 __all__ = [
-    "TextEncoder", "TextEncoders", "Keyed", "check", "vectors_of", "with_text", "with_vectors", "save_texts", "stored",
-    "restored",
+    "TextEncoder", "TextEncoders", "Keyed", "check", "vectors_of", "with_vectors", "save_texts", "stored", "restored",
 ]  # fmt: skip
 
 PACKAGE = "shortlist.features.text"
@@ -133,14 +132,8 @@ def vectors_of(field: str, catalogue: Catalogue, encoder: TextEncoder) -> Keyed:
     return profiles.keys[there], matrix[there]
 
 
-def with_text(catalogue: Catalogue, encoders: TextEncoders) -> Catalogue:
-    """The catalogue as models see it: texts that have an encoder are vectors, under their own names. A text that gave
-    none is missing."""
-    return with_vectors(catalogue, {full: vectors_of(full, catalogue, e) for full, e in encoders.fitted.items()})
-
-
 def with_vectors(catalogue: Catalogue, vectors: Mapping[str, Keyed]) -> Catalogue:
-    """The same from vectors that are there already, by field; an entity without one has none."""
+    """The catalogue as models see it: texts are vectors, under their fields' names; an entity without one has none."""
     sides: dict[str, Profiles] = {"user": catalogue.users, "item": catalogue.items}
     for full, (keys, matrix) in vectors.items():
         entity, _, name = full.partition(".")

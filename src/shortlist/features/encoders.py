@@ -346,7 +346,7 @@ def _columns(
         known = bool(np.isfinite(numbers(column)).any()) if number else _any(column)
         if len(column) and not known:
             whose = "request" if entity == "context" else entity
-            what = f"no {whose} of training has {'a number' if number else 'a value'}"
+            what = f"none of {len(column)} {whose}s of training has {'a number' if number else 'a value'}"
             raise DataError(what, where=f"{entity}.{name}", hint="fill the column, or take the field out of the schema")
         yield entity, name, column
 

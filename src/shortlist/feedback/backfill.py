@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shortlist.events.base import Log
 from shortlist.features.base import Events
-from shortlist.store.states import ABOUT, States, noted
+from shortlist.store.states import ABOUT, States, about
 
 __all__ = ["backfill"]
 
@@ -37,6 +37,7 @@ def backfill(log: Log, store: States, *, chunk: int = CHUNK, progress: Say = _qu
     Raises DataError while another process writes the store.
     """
     store.blobs.claim()
+    identity = log.identity  # before anything is read: where it changes meanwhile, what was read is not taken for it
     number, _ = log.erased()
     end = log.last_offset
     store.blobs.stage({}, first=True)
@@ -48,7 +49,7 @@ def backfill(log: Log, store: States, *, chunk: int = CHUNK, progress: Say = _qu
             if name in store.service.namespaces:
                 for changes in store.service.load(piles.events(name, pile), store.catalogue, BLOCK, names=(name,)):
                     store.blobs.stage({name: changes[name]})
-    store.blobs.stage({ABOUT: noted(number)})
+    store.blobs.stage({ABOUT: about(erased=number, log=identity)})
     store.blobs.adopt(piles.last)
     return piles.last
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from shortlist.candidates import Ragged
 from shortlist.errors import RequestError
 from shortlist.events.base import Log
+from shortlist.events.event import bad_id
 from shortlist.features.base import Counter
 from shortlist.features.encoders import lists
 from shortlist.features.hashing import fnv1a, mix
@@ -24,8 +25,17 @@ Entity = Literal["user", "item", "value"]
 def told(store: States, log: Log, entity: Entity, id: str, now: int) -> dict[str, Any]:
     """Key, bytes, history and counters of an entity at `now`, as plain JSON. A value is written `item.genre=Drama`.
 
-    Of a counter with two parts, `counts` is by the second. Raises RequestError for an id that has no key.
+    Of a counter with two parts, `counts` is by the second. Raises RequestError for an id that has no key, and for a
+    field that nothing is counted by.
     """
+    own = [counter for counter in store.service.counters if namespace(counter) == entity]
+    fields = sorted({counter.by[0] for counter in own})
+    if entity == "value" and ("=" not in id or id.partition("=")[0] not in fields):
+        what = f"nothing is counted by {id.partition('=')[0]!r}" if "=" in id else f"{id!r} is no value of a field"
+        hint = f"write {fields[0]}=VALUE" if fields else "no feature counts by the values of a field"
+        raise RequestError(what, where="value", hint=hint)
+    if reason := bad_id(id, "it"):
+        raise RequestError(f"no {entity} has the id {id!r}", where=f"{entity} id", hint=reason)
     key = int(_hashes(pl.Series([id]))[0]) if entity == "value" else log.key(entity, id)
     if key == MISSING:
         raise RequestError(f"no {entity} has the id {id!r}", where=f"{entity} id", hint="ids are as the log has them")
@@ -36,7 +46,6 @@ def told(store: States, log: Log, entity: Entity, id: str, now: int) -> dict[str
     if entity == "user":
         state = store.read(keys, now)
         out |= {"history": _events(store, state.history, items), "shown": _events(store, state.shown, items)}
-    own = [counter for counter in store.service.counters if namespace(counter) == entity]
     return {**out, "counters": [_counted(store, counter, blob, now, items) for counter in own]}
 
 

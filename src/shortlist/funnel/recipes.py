@@ -26,7 +26,9 @@ from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 from shortlist.features.content import stored, with_vectors
 from shortlist.features.featureset import FeatureSet
-from shortlist.funnel.pipeline import Channel, Funnel, Stage
+from shortlist.funnel.pipeline import Channel, Funnel, Source, Stage
+from shortlist.index.building import opened
+from shortlist.index.lists import Kept
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["document", "assemble", "seen", "split_options", "source_of", "part_of", "TEXT"]
@@ -53,9 +55,17 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
         if key not in own | query:
             where = f"recall.{channel.name} ({channel.use})"
             names = [*own, *query, *own_keys(ChannelConfig)]
-            raise ConfigError(f"unknown key {key!r}", where=where, hint=nearest(key, names))
+            from shortlist.training.plan import RECALL, unknown  # a server has no use for it
+
+            raise unknown(key, model, RECALL, where, names, _options_of)
     options = channel.options
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
+
+
+def _options_of(model: Any) -> tuple[str, ...]:
+    """Options of a model and of the source that queries it."""
+    source: Any = find(source_of(model), [SOURCES], "recall")
+    return tuple(f.name for kind in (model, source) for f in dataclasses.fields(kind.Config))
 
 
 def document(
@@ -120,11 +130,17 @@ def assemble(
     artifact: Callable[[str], Artifact],
     catalogue: Catalogue,
     pool: ThreadPoolExecutor | None = None,
+    lists: Callable[[str], Kept | None] | None = None,
 ) -> dict[str, Funnel]:
-    """Funnels by scene. `artifact(name)` opens a channel's or a stage's; parts are built once and shared by scenes."""
+    """Funnels by scene. `artifact(name)` opens a channel's or a stage's; parts are built once and shared by scenes.
+
+    `lists(name)` gives a channel's lists where they lie elsewhere than in its artifact. The fallback never does: it is
+    what answers when nothing else can.
+    """
     schema = Schema.parse(document["schema"], "release.schema")
     read = seen(schema, catalogue, artifact)
     sources: dict[str, Channel] = {}
+    fallback: Source | None = None
     for entry in document["channels"]:
         name = entry["name"]
         kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
@@ -137,12 +153,15 @@ def assemble(
             "users": lambda: read.users,
         }
         needed = {word: given[word]() for word in getattr(kind, "needs", ())}
-        sources[name] = Channel(name, kind(options, made.form(), schema, **needed), entry["quota"])
+        elsewhere = None if lists is None else lists(name)
+        form = opened(made) if elsewhere is None else elsewhere
+        sources[name] = Channel(name, kind(options, form, schema, **needed), entry["quota"])
+        if name == document["fallback"]:
+            fallback = sources[name].source if elsewhere is None else kind(options, made.form(), schema, **needed)
     stages = {
         name: Stage(name, _restored(artifact(name), schema, read), _fuse(name, table), table["keep"])
         for name, table in document.get("stages", {}).items()
     }
-    fallback = sources.get(document["fallback"] or "")
     funnels = {}
     for scene, table in document["scenes"].items():
         names = table["channels"]
@@ -155,7 +174,7 @@ def assemble(
             boosters=tuple(_parts(BOOSTERS, table["boosts"], f"{where}.boosts", schema, catalogue).values()),
             selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
             budget=table["budget"],
-            fallback=fallback.source if fallback else None,
+            fallback=fallback,
             pool=pool,
         )
     return funnels

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.artifact import Release, Releases
-from shortlist.candidates import Mask, Ragged, Requests, Slates
+from shortlist.candidates import Mask, Requests, Slates
 from shortlist.config import ServeConfig, nearest
 from shortlist.errors import ArtifactError, DataError, RequestError, ShortlistError
 from shortlist.events.base import Log
@@ -32,10 +32,11 @@ from shortlist.funnel.requests import make
 from shortlist.schema import MISSING
 from shortlist.serving.ask import Ask, check, page_size, positive, ragged
 from shortlist.serving.exposures import Exposure, Exposures
-from shortlist.serving.live import Live, Users, open_release, together
+from shortlist.serving.live import Live, Users, open_release
+from shortlist.serving.met import STORE, Met, Reader, requests_of
 from shortlist.serving.meters import Meters
 from shortlist.serving.page import finite, page
-from shortlist.serving.refusals import LateError, NotFoundError, NotReadyError, OverloadedError
+from shortlist.serving.refusals import LateError, NotFoundError, NotReadyError
 from shortlist.serving.tell import tell
 from shortlist.serving.wire import (
     Answer,
@@ -54,9 +55,11 @@ from shortlist.serving.wire import (
     SessionEvent,
     SimilarAnswer,
     Trace,
+    Trouble,
     identifier,
 )
-from shortlist.store.base import State
+from shortlist.store.blobs import Blobs
+from shortlist.store.lists import tables
 
 __all__ = ["Engine", "Record"]
 
@@ -66,18 +69,8 @@ SLOTS = 16  # calls under way in one channel, or in the state: more than JOBS, t
 THREADS = 256  # for channels, made as needed: a hanging channel keeps up to SLOTS
 CHANNEL_SHARE = 0.6  # of the deadline: what is left is for merging, selecting and the answer
 STATE_SHARE = 0.3
+AGAIN_S = 5.0  # until a release is tried again that a store or a log was not there for
 QUEUE = 10_000  # served slates that may wait for the log
-NOTHING = State(Ragged.empty(1), Ragged.empty(1), 0)
-
-
-@dataclass(frozen=True)
-class Met:
-    """What is known when a request is answered: the user's key (it may be younger than the release), what they did, and
-    what answers for features that count."""
-
-    key: int
-    state: State = NOTHING
-    known: Any = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,9 @@ class Record:
 class Engine:
     """Releases, log and state, composed. Thread-safe.
 
-    `users(release)` opens the state of users that belongs to a release; `clock()` is the time in ms. Call `reload` to
-    load the current release, `close` at the end.
+    `users(release)` opens the state of users that belongs to a release; `clock()` is the time in ms; `lists` is where
+    channels' lists are read from, if not from the release. Call `reload` to load the current release, `close` at the
+    end.
     """
 
     def __init__(
@@ -107,6 +101,7 @@ class Engine:
         users: Callable[[Release], Users],
         config: ServeConfig,
         clock: Callable[[], int],
+        lists: Blobs | None = None,
     ) -> None:
         self.releases = releases
         self.log = log
@@ -114,12 +109,19 @@ class Engine:
         self.clock = clock
         self.meters = Meters()
         self.refused: Problem | None = None
+        self.failed: Exception | None = None  # why
+        self.trouble: Trouble | None = None  # of the upkeep of the log
         self._users = users
+        self._lists = lists
         self._live: Live | None = None
+        self._serving: tuple[str | None, str] | None = None  # name and mark of the release
+        self._tried: tuple[str | None, str] | None = None  # of the one that was refused
+        self._next = 0.0  # when that one may be tried again
+        self._erasures = 0  # the last that `_ring` knows of
         self._swap = threading.Lock()
         self._jobs = ThreadPoolExecutor(JOBS, "funnel")
         self._pool = ThreadPoolExecutor(THREADS, "channel")
-        self._slots = threading.Semaphore(SLOTS)
+        self._reader = Reader(log, self._pool, SLOTS)
         self._ring: OrderedDict[str, Record] = OrderedDict()
         self._ring_lock = threading.Lock()
         rows = releases.folder.parent / FOLDER
@@ -152,50 +154,72 @@ class Engine:
         return self._live is not None
 
     def reload(self, *, again: bool = False) -> bool:
-        """Load the current release, warm it, switch to it. True when the release changed.
+        """Load the current release, warm it, switch to it. True when the release changed: to another one, or in itself,
+        as one does from which an erased user was taken out.
 
         One that is damaged or does not work is refused and kept in `refused`; what was served goes on being served.
-        A refused one is tried once, unless `again`.
+        A refused one is tried once, unless `again`; every few seconds where what failed was not the release but a store
+        that was down.
         """
+        self._erase()
         with self._swap:
-            name = None
+            name, mark = None, ""
             try:
                 name = self.releases.current()
-                if self._live is not None and name == self._live.id:
+                mark = "" if name is None else self.releases.mark(name)
+                if self._live is not None and (name, mark) == self._serving:
                     self.refused = None
                     return False
-                if self.refused is not None and self.refused.release == name and not again:
+                waits = (name, mark) == self._tried and time.monotonic() < self._next
+                if self.refused is not None and waits and not again:
                     return False
                 fresh = self._open(name)
             except Exception as error:
-                LOG.exception("release %s is refused", name)
                 what = str(error) if isinstance(error, ShortlistError) else f"{type(error).__name__}: {error}"
-                self.refused = Problem(name or "", what, self.clock())
+                if self.refused is None or (self.refused.release, self.refused.what) != (name or "", what):
+                    LOG.error("release %s is refused: %s", name, what, exc_info=not isinstance(error, ShortlistError))
+                self._tried, self._next = (name, mark), float("inf")
+                if isinstance(error, DataError):
+                    self._next = time.monotonic() + AGAIN_S
+                self.refused, self.failed = Problem(name or "", what, self.clock()), error
                 self.meters.reload("refused", None)
                 return False
-            old, self._live, self.refused = self._live, fresh, None
+            old, self._live, self.refused, self._serving = self._live, fresh, None, (name, mark)
             self.meters.reload("loaded", fresh.id)
             LOG.info("serving release %s", fresh.id)
             if old is not None:
-                self._forget(old.id)
+                self._forget(lambda record: record.live is not old or old.id == fresh.id)
                 old.users.close()
             return True
 
     def _open(self, name: str | None) -> Live:
         release = self.releases.load(name)
         users = self._users(release)
+        lists = None if self._lists is None else tables(release, self._lists, self.clock)
         try:
-            return open_release(release, self.log, users, self._pool, SLOTS, self.config.max_n, self.clock())
+            return open_release(release, self.log, users, self._pool, SLOTS, self.config.max_n, self.clock(), lists)
         except BaseException:
             users.close()
             raise
 
-    def _forget(self, last: str) -> None:
-        """Records of releases before the last one: they would keep its arrays in memory."""
+    def _forget(self, which: Callable[[Record], bool]) -> None:
+        """Drop records: those of releases before the last one would keep its arrays in memory, those of one that was
+        rewritten hold what was taken out of it."""
         with self._ring_lock:
             for request_id, record in list(self._ring.items()):
-                if record.live.id != last:
+                if which(record):
                     del self._ring[request_id]
+
+    def _erase(self) -> None:
+        """Drop records of users who were erased since the last look."""
+        try:
+            self._erasures, users = self.log.erased(self._erasures)
+        except DataError as error:
+            LOG.warning("records of erased users cannot be looked for: %s", error)
+            return
+        if len(users):
+            gone = set(users.tolist())
+            self._forget(lambda record: int(record.slates.requests.users[0]) in gone)
 
     # ------------------------------------------------------------------------------------------ recommend
 
@@ -262,42 +286,17 @@ class Engine:
 
     def _funnel(self, live: Live, ask: Ask, begun: float, deadline_s: float) -> tuple[int, Slates, list[str]]:
         started = time.perf_counter()
-        met, notes = self._state(live, ask, begun + deadline_s * STATE_SHARE)
+        met, notes = self._reader.read(live, ask, begun + deadline_s * STATE_SHARE)
         took = (time.perf_counter() - started) * 1000.0
         requests = requests_of(live, ask, met)
         funnel = live.funnels[ask.scene]
         slates = funnel.run(requests, strict=False, deadline=begun + deadline_s * CHANNEL_SHARE)
         return met.state.offset, replace(slates, took_ms={"state": took, **slates.took_ms}), notes
 
-    def _state(self, live: Live, ask: Ask, until: float) -> tuple["Met", list[str]]:
-        """What is known of the user; nothing where that is late or fails."""
-
-        def read() -> Met:
-            if not self._slots.acquire(blocking=False):
-                what = "the state of users has too many calls under way"
-                raise OverloadedError(what, where="state", hint="the store or the log is hanging")
-            try:
-                stale = ask.key == MISSING or self.log.gone(ask.key)  # younger than the release, or erased since
-                key = self.log.key("user", ask.user) if stale else ask.key
-                state = live.users(np.array([key]), np.array([ask.now])) if key != MISSING else NOTHING
-                return Met(key, state, live.users.known())
-            finally:
-                self._slots.release()
-
-        call = self._pool.submit(read)
-        try:
-            return call.result(timeout=max(0.0, until - time.monotonic())), []
-        except (TooLate, CancelledError):
-            call.cancel()
-            return Met(ask.key), ["late:state"]
-        except Exception:
-            LOG.exception("the state of a user cannot be had")
-            return Met(ask.key), ["failed:state"]
-
     def _now(self, live: Live, ask: Ask) -> Requests:
         """The request with what is known now, for looking at. Raises LateError where nothing can be known."""
-        met, notes = self._state(live, ask, time.monotonic() + self.config.deadline_ms / 1000.0)
-        if notes:
+        met, notes = self._reader.read(live, ask, time.monotonic() + self.config.deadline_ms / 1000.0)
+        if notes and notes != [STORE]:
             raise LateError(f"the user's state cannot be had: {notes[0]}", where="state", hint="try again")
         return requests_of(live, ask, met)
 
@@ -476,30 +475,6 @@ class Engine:
             for r in reversed(rows)
         ]
         return ReleaseList(found, self.refused.what if self.refused is not None else None)
-
-
-def requests_of(live: Live, ask: Ask, met: Met) -> Requests:
-    """The funnel's request: a batch of one, made as it is made offline."""
-    return make(
-        np.array([met.key]),
-        np.array([ask.now]),
-        ask.n,
-        together(met.state, ask.session),
-        live.schema,
-        live.release.catalogue,
-        exclude=ask.exclude,
-        context={name: _column(value) for name, value in ask.context.items()},
-        where=ask.where,
-        ids=(ask.user,),
-        known=met.known,
-    )
-
-
-def _column(value: Any) -> NDArray[Any]:
-    """One request's value as a column, whatever it is."""
-    column = np.empty(1, dtype=object)
-    column[0] = value
-    return column
 
 
 def find_channel(live: Live, name: str, scene: str | None = None) -> tuple[str, Funnel, Channel]:

@@ -185,6 +185,7 @@ class _Handlers:
             "ready" if self.engine.ready else "loading",
             self.engine.live.id if self.engine.ready else None,
             self.engine.refused,
+            self.engine.trouble,
         )
         return _json(health, 200 if self.engine.ready else 503)
 

@@ -3,7 +3,7 @@
 Immutable once open; the engine holds one reference and switches it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +27,7 @@ from shortlist.funnel.recipes import assemble
 from shortlist.funnel.requests import make
 from shortlist.funnel.selectors.top import Top
 from shortlist.funnel.sources.neighbours import Neighbours
+from shortlist.index.lists import Kept
 from shortlist.schema import MISSING, Schema
 from shortlist.serving.guard import Guard
 from shortlist.store.base import State
@@ -41,10 +42,19 @@ SAMPLE = 512  # keys compared with the log when a release is opened
 class Users(Protocol):
     """What is known of users at a moment, acknowledged events included: keys [R], `now` [R] ms."""
 
-    def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State: ...
+    def __call__(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
+        """Raises DataError while the store cannot be had, ArtifactError where it is another log's."""
+        ...
 
     def known(self) -> Any:
-        """What answers for features in one request (`features.base.Known`), None where there are no features."""
+        """What answers for features in one request (`features.base.Known`), None where there are no features.
+
+        Raises DataError while the store cannot be had.
+        """
+
+    def past(self, users: NDArray[np.int64], now: NDArray[np.int64]) -> State:
+        """The same without the store: histories of the release, and what the log has had since."""
+        ...
 
     def close(self) -> None:
         """No longer needed: another release has its own."""
@@ -172,11 +182,19 @@ class Live:
 
 
 def open_release(
-    release: Release, log: Log, users: Users, pool: ThreadPoolExecutor, slots: int, hot: int, now: int
+    release: Release,
+    log: Log,
+    users: Users,
+    pool: ThreadPoolExecutor,
+    slots: int,
+    hot: int,
+    now: int,
+    lists: Callable[[str], Kept | None] | None = None,
 ) -> Live:
     """Build everything an answer needs and ask it once in every scene. Raises when any of it does not work.
 
-    `slots` bounds the calls under way in one channel, `hot` is the length of the last resort's list.
+    `slots` bounds the calls under way in one channel, `hot` is the length of the last resort's list. `lists(channel)`
+    gives the lists of a channel that lie elsewhere than in the release.
     """
     document = release.document
     for entity, keys in (("user", release.users), ("item", release.items)):
@@ -191,7 +209,7 @@ def open_release(
         return guards.setdefault(id(source), Guard(name, source, slots, len(release.items)))
 
     funnels = {}
-    for scene, funnel in assemble(document, release.artifact, release.catalogue, pool).items():
+    for scene, funnel in assemble(document, release.artifact, release.catalogue, pool, lists).items():
         channels = tuple(Channel(c.name, guarded(c.name, c.source), c.quota) for c in funnel.channels)
         fallback = None if funnel.fallback is None else guarded(document["fallback"], funnel.fallback)
         funnels[scene] = replace(funnel, channels=channels, fallback=fallback)

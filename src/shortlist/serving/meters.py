@@ -50,6 +50,12 @@ class Meters:
         self._dropped = Total("shortlist_served_dropped", "Served slates that were not logged", registry=own)
         self._reloads = Total("shortlist_reloads", "Releases opened, by outcome", ["outcome"], registry=own)
         self._release = Gauge("shortlist_release_info", "1 for the release that is served", ["release"], registry=own)
+        self._compactions = Total(
+            "shortlist_compactions", "Compactions of the log, by outcome", ["outcome"], registry=own
+        )
+        self._erasures = Gauge(
+            "shortlist_erasures", "Erased users whose traces are still on disk", ["state"], registry=own
+        )
         self._lock = threading.Lock()
         self._rings: dict[str, deque[float]] = {}
         self._calls: Counter[str] = Counter()
@@ -103,6 +109,14 @@ class Meters:
         if release is not None:
             self._release.clear()
             self._release.labels(release).set(1)
+
+    def compaction(self, outcome: str) -> None:
+        self._compactions.labels(outcome).inc()
+
+    def erasures(self, waiting: int, overdue: int) -> None:
+        """How many users wait to be erased from files, and how many of them longer than they may."""
+        self._erasures.labels("waiting").set(waiting)
+        self._erasures.labels("overdue").set(overdue)
 
     def _minute(self, kind: str, now: int, count: int) -> None:
         minute = now // 60_000

@@ -14,8 +14,8 @@ from shortlist.serving.refusals import BadJsonError
 __all__ = [
     "Id", "Value", "SessionEvent", "Recommend", "Similar", "RunChannel", "Event", "Events", "Explain",
     "Brought", "Shown", "Answer", "Neighbour", "SimilarAnswer", "ChannelInfo", "Channels", "Row", "ChannelAnswer",
-    "Refused", "Receipt", "Trace", "Explanation", "ReleaseInfo", "ReleaseList", "Health", "Problem", "Failure",
-    "Fault", "decode", "decode_events", "convert", "identifier",
+    "Refused", "Receipt", "Trace", "Explanation", "ReleaseInfo", "ReleaseList", "Health", "Problem", "Trouble",
+    "Failure", "Fault", "decode", "decode_events", "convert", "identifier",
 ]  # fmt: skip
 
 Id = Annotated[str, Meta(description=f'text of 1 to {MAX_ID_BYTES} bytes; 5 and "5" are the same id')] | int
@@ -247,10 +247,18 @@ class Problem(Struct):
     time_ms: int
 
 
+class Trouble(Struct):
+    """What keeps the log from being compacted; it is tried again, and requests are answered all the same."""
+
+    what: str
+    time_ms: int
+
+
 class Health(Struct):
     status: str
     release: str | None = None
     refused: Problem | None = None
+    trouble: Trouble | None = None
 
 
 class Fault(Struct):

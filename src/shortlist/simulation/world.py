@@ -37,6 +37,7 @@ AT_ONCE = 1 << 14  # requests reacted to at once: what a step holds stays small
 BACK_MS = 45 * 60_000  # least pause between two visits of a user; inside a visit none is above 25 minutes
 LOOK_MS = 700  # a look at one position
 WANDER_MS = 2_000  # from the end of a slate to the item gone to without one
+WORTH = {"impression": 0.0, "click": 1.0, "like": 2.0, "favourite": 3.0, "share": 3.0, "follow": 3.0}  # as init guesses
 USUAL = 0.85  # a request comes from the user's usual device
 
 
@@ -115,8 +116,9 @@ class World:
         return Schema.parse(
             {
                 "user": "user", "item": "item", "time": "time_ms", "action": "action", "value": "value",
-                "request_id": "request_id", "position": "position",
-                "actions": {name: {"weight": 0.0} if name == "impression" else {} for name in ACTIONS},
+                "request_id": "request_id", "position": "position", "propensity": "propensity",
+                "actions": {name: {"weight": WORTH[name]} for name in ACTIONS},
+                "tasks": {name: {"positive": name, "on": "impression"} for name in ACTIONS if WORTH[name]},
                 "context": {"device": "sparse"},
                 "items": {
                     "title": "text", "category": "sparse", "keywords": "varlen", "creator": "sparse",

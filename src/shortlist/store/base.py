@@ -22,11 +22,13 @@ COLUMNS = ("offset", "user", "item", "action", "time_ms")
 
 
 class State(NamedTuple):
-    """Of each user, oldest first: interactions (weight > 0) and exposures (weight 0), as of a log offset."""
+    """Of each user, oldest first: interactions (weight > 0) and exposures (weight 0), as of the offset of a log, which
+    `log` names (`Log.identity`) where that is known."""
 
     history: Ragged
     shown: Ragged
     offset: int
+    log: str = ""
 
 
 @dataclass(frozen=True)

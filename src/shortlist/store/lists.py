@@ -1,28 +1,33 @@
 """Lists of recall channels in a store: a table a channel, versioned, switched in one step. M keys, K asked.
 
 Namespace `lists.CHANNEL` holds under key 0 which versions there are and where; the rows of each lie in a namespace of
-their own, `lists.CHANNEL.PLACE`, one blob a key: its items (int64), then their scores (float32), 12 bytes an item.
+their own, `lists.CHANNEL/PLACE`, one blob a key: its items (int64), then their scores (float32), 12 bytes an item.
 The version that is read and the one before it are kept, so that `rollback` restores earlier answers. A store of lists
-is one of its own (`FINGERPRINT`): its writer is who publishes, not who follows the log.
+is one of its own (`fingerprint`): its writer is who publishes, not who follows the log.
+
+Lists whose keys are users stay with the release: an erased user is taken out of its files, and of no store.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.artifact import Release
+from shortlist.artifact import Artifact, Release
 from shortlist.errors import ArtifactError, DataError
 from shortlist.forms import Lists
 from shortlist.store.blobs import Blobs
 
-__all__ = ["FINGERPRINT", "Table", "publish", "publish_release", "rollback", "versions"]
+__all__ = [
+    "Kept", "Table", "fingerprint", "kept", "publish", "publish_release", "published", "rollback", "tables",
+    "versions",
+]  # fmt: skip
 
-FINGERPRINT = hashlib.sha256(b"lists 1").hexdigest()
-KEPT = 2  # versions
-PLACES = range(KEPT + 1)  # one more to write the next to
+PREFIX = "lists."
+PLACES = range(3)  # two versions are kept, and one place is there to write the next to
 SOME = 20_000  # rows of one transaction
 POINTER, NOTHING = np.array([0], dtype=np.int64), np.zeros(0, dtype=np.int64)
 ITEM, SCORE = 8, 4  # bytes
@@ -50,45 +55,90 @@ class Pointer(msgspec.Struct, frozen=True):
         return next((version for version in self.versions if version.name == name), None)
 
 
+class Kept(NamedTuple):
+    """A version of a channel's lists in a store: how many there are, the bytes of their rows, and whether it is read
+    by who names no version."""
+
+    channel: str
+    version: str
+    current: bool
+    rows: int
+    bytes: int
+    expires_ms: int | None
+
+
+def fingerprint(log: str) -> str:
+    """What the lists of a project's store mean: keys of its log (`Log.identity`), which outlive a fresh import."""
+    return hashlib.sha256(f"lists 1 {log.partition('.')[0]}".encode()).hexdigest()
+
+
 def publish(
-    blobs: Blobs, channel: str, lists: Lists, version: str, *, now: int, ttl_ms: int | None = None, keep: int = 200
+    blobs: Blobs,
+    channel: str,
+    lists: Lists,
+    version: str,
+    *,
+    now: int,
+    ttl_ms: int | None = None,
+    keep: int = 200,
+    stay: str | None = None,
 ) -> None:
-    """Write the lists, cut at `keep` items each, and switch the channel to them in one step.
+    """Write the lists, cut at `keep` items each, and switch the channel to them in one step. Beside them the version
+    `stay` is kept, where that is there, else the one that was current.
 
     Until then nobody sees any of it, and a publication that breaks off leaves the channel as it was. With `ttl_ms` the
     lists are told no longer than that. Raises DataError when the version is there already.
     """
     blobs.claim()
     before = _pointer(blobs, channel)
-    stay = tuple(v for v in before.versions if v.name == before.current) if before else ()
-    if before and version in [v.name for v in before.versions]:
+    if before and before.of(version):
         what = f"version {version!r} of {channel} is published already"
         raise DataError(what, where="lists", hint="name the new one otherwise, or roll back to it")
-    place = next(place for place in PLACES if place not in [v.place for v in stay])
+    held = (before.of(stay or "") or before.of(before.current)) if before else None
+    stays = () if held is None else (held,)
+    place = next(place for place in PLACES if place not in [v.place for v in (before.versions if before else ())])
     for start in range(0, max(1, len(lists)), SOME):
         rows = [_packed(lists, n, keep) for n in range(start, min(start + SOME, len(lists)))]
         changes = {_space(channel, place): (lists.keys[start : start + SOME], rows)}
         blobs.put(changes, blobs.offset, replace=not start)
     labels = dict(zip(lists.labels, lists.keys.tolist(), strict=True)) if lists.labels else {}
     made = Version(version, place, len(lists), labels, None if ttl_ms is None else now + ttl_ms)
-    _point(blobs, channel, Pointer(version, (*stay, made)))
+    _point(blobs, channel, Pointer(version, (*stays, made)))
     for left in before.versions if before else ():
-        if left not in stay and left.place != place:
+        if left not in stays:
             blobs.put({_space(channel, left.place): (NOTHING, [])}, blobs.offset, replace=True)
 
 
-def publish_release(release: Release, blobs: Blobs, *, now: int, ttl_ms: int | None = None) -> tuple[str, ...]:
-    """Publish every channel of a release that is lists, whole, as the version of the release's id.
+def published(artifact: Artifact) -> bool:
+    """Whether a channel's form is lists that a store may hold."""
+    form = artifact.manifest.form or {}
+    return form.get("as") == "lists" and form.get("of") != "users"
 
-    A channel that has it already is left as it is. Returns the channels that were written.
+
+def publish_release(
+    release: Release, blobs: Blobs, *, now: int, ttl_ms: int | None = None, stay: str | None = None
+) -> tuple[str, ...]:
+    """Publish every channel of a release that is lists, whole, as the version of the release's id, and switch to it.
+
+    A channel that has it already is switched alone. Beside it the version `stay` is kept: that of the release served
+    until now. A channel that neither of the two has is dropped. Returns the channels that were written.
     """
-    written = []
-    for channel in (entry["name"] for entry in release.document["channels"]):
-        form = release.artifact(channel).form()
-        if isinstance(form, Lists) and release.id not in versions(blobs, channel):
+    blobs.claim()
+    written, mine = [], [e["name"] for e in release.document["channels"] if published(release.artifact(e["name"]))]
+    for channel in mine:
+        pointer = _pointer(blobs, channel)
+        if pointer is None or pointer.of(release.id) is None:
+            form = release.artifact(channel).form()
+            assert isinstance(form, Lists)
             longest = int(np.diff(form.offsets).max(initial=0))
-            publish(blobs, channel, form, release.id, now=now, ttl_ms=ttl_ms, keep=longest)
+            publish(blobs, channel, form, release.id, now=now, ttl_ms=ttl_ms, keep=longest, stay=stay)
             written.append(channel)
+        elif pointer.current != release.id:
+            _point(blobs, channel, Pointer(release.id, pointer.versions))
+    for channel in _channels(blobs):
+        if channel not in mine and (stay is None or stay not in versions(blobs, channel)):
+            names = (_space(channel), *(_space(channel, place) for place in PLACES))
+            blobs.put({name: (NOTHING, []) for name in names}, blobs.offset, replace=True)
     return tuple(written)
 
 
@@ -110,6 +160,20 @@ def versions(blobs: Blobs, channel: str) -> tuple[str, ...]:
     if pointer is None:
         return ()
     return (pointer.current, *(v.name for v in reversed(pointer.versions) if v.name != pointer.current))
+
+
+def kept(blobs: Blobs) -> tuple[Kept, ...]:
+    """Every version of every channel, the one that is current first."""
+    sizes, out = blobs.sizes(), []
+    for channel in _channels(blobs):
+        pointer = _pointer(blobs, channel)
+        for name in versions(blobs, channel):
+            version = pointer.of(name) if pointer else None
+            if pointer and version:
+                held = sizes.get(_space(channel, version.place), (0, 0))[1]
+                row = Kept(channel, name, name == pointer.current, version.rows, held, version.expires_ms)
+                out.append(row)
+    return tuple(out)
 
 
 class Table:
@@ -156,13 +220,27 @@ class Table:
                 return _unpacked(keys, found[_space(self.channel, version.place)], labels, self.channel)
             elif version is None and self.version is not None:
                 what = f"version {self.version!r} is not there"
-                raise ArtifactError(what, where=f"lists of {self.channel}", hint="publish it again")
+                raise ArtifactError(what, where=f"lists of {self.channel}", hint="run `shortlist backfill`")
             else:
                 return _unpacked(NOTHING, [], (), self.channel)
 
 
+def tables(release: Release, blobs: Blobs, clock: Callable[[], int]) -> Callable[[str], Table | None]:
+    """A release's lists in a store by channel, None for a channel whose form stays with the release."""
+
+    def of(channel: str) -> Table | None:
+        return Table(blobs, channel, clock, release.id) if published(release.artifact(channel)) else None
+
+    return of
+
+
 def _space(channel: str, place: int | None = None) -> str:
-    return f"lists.{channel}" if place is None else f"lists.{channel}.{place}"
+    return PREFIX + channel if place is None else f"{PREFIX}{channel}/{place}"
+
+
+def _channels(blobs: Blobs) -> list[str]:
+    """Channels that have something. No name of a channel has a slash."""
+    return sorted({name.removeprefix(PREFIX).partition("/")[0] for name in blobs.sizes() if name.startswith(PREFIX)})
 
 
 def _pointer(blobs: Blobs, channel: str) -> Pointer | None:

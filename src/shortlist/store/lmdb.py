@@ -11,6 +11,7 @@ commit is whole; after a power cut the store may stand one commit earlier, whole
 import errno
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,12 +25,13 @@ from numpy.typing import NDArray
 from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.store.blobs import Change, check, taken
 
-__all__ = ["Lmdb"]
+__all__ = ["Lmdb", "remove"]
 
 FORMAT = 1
 META = b"meta"
+WRITER = "writer"  # a file that the one writer holds locked
 MAP_BYTES = 2**30  # room in the address space, not on disk; doubled when it is full
-DATABASES = 128
+DATABASES = 512
 READERS = 1024
 CHECK = 64  # changes between two looks for readers that were killed
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -168,7 +170,7 @@ class Lmdb:
     def claim(self) -> None:
         if self._lock is not None:
             return
-        file = self.folder / "writer"
+        file = self.folder / WRITER
         lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -389,6 +391,17 @@ def _let_go(home: _Home) -> None:
         if not home.users:
             del _HOMES[home.folder]
             home.close()
+
+
+def remove(folder: Path) -> bool:
+    """Delete a store, unless somebody writes it: then False. Readers go on with what they have open."""
+    with (folder / WRITER).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder)
+    return True
 
 
 def _packed(keys: NDArray[np.int64]) -> list[bytes]:

@@ -1,15 +1,20 @@
 """From the words of `[serve] store` to a store: `memory:`, `lmdb:`, `lmdb:PATH`, `redis://HOST:PORT/DB`."""
 
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from shortlist.artifact import Release
+from shortlist.config import ServeConfig
 from shortlist.errors import ConfigError
 from shortlist.store.blobs import Blobs
+from shortlist.store.lists import fingerprint, publish_release
 
-__all__ = ["open_store", "shared"]
+__all__ = ["folders", "open_lists", "open_store", "own", "publish_lists", "shared"]
 
 FORMS = "write memory:, lmdb:, lmdb:PATH or redis://HOST:PORT/DB"
 DAY_MS = 86_400_000
+NAME = 12  # characters of a fingerprint that name a folder
 
 
 def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blobs:
@@ -21,6 +26,8 @@ def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blob
     """
     kind, colon, rest = words.partition(":")
     store: Blobs
+    if "\0" in words:
+        raise ConfigError(f"no store is called {words!r}", where="serve.store", hint=FORMS)
     if words == "memory:":
         from shortlist.store.memory import Memory
 
@@ -28,7 +35,7 @@ def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blob
     elif kind + colon == "lmdb:" and not rest.startswith("//"):
         from shortlist.store.lmdb import Lmdb
 
-        store = Lmdb((home.parent / rest if rest else home / "store") / fingerprint[:12], fingerprint)
+        store = Lmdb((home.parent / rest if rest else home / "store") / fingerprint[:NAME], fingerprint)
     elif kind in ("redis", "rediss"):
         from shortlist.store.redis import Redis
 
@@ -43,6 +50,47 @@ def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blob
             store.close()
             raise
     return store
+
+
+def open_lists(config: ServeConfig, home: Path, log: str, *, write: bool) -> Blobs | None:
+    """The store of channels' lists of a log (`Log.identity`), None where `[serve] lists` leaves them in the release.
+
+    It is beside the one of states, and is never let go for its age. Raises ConfigError for a store in memory.
+    """
+    if config.lists == "release":
+        return None
+    if not shared(config.store):
+        what, hint = f"lists cannot be published to {config.store}", 'write store = "lmdb:", or lists = "release"'
+        raise ConfigError(what, where="serve.lists", hint=hint)
+    words = urlunsplit(urlsplit(config.store)._replace(query="")) if "?" in config.store else config.store
+    return open_store(words, home, fingerprint(log), write=write)
+
+
+def publish_lists(
+    config: ServeConfig, home: Path, log: str, release: Release, *, now: int, stay: str | None
+) -> tuple[str, ...]:
+    """Bring a release's lists to the store, if they are served from there: before it becomes current. Those of the
+    release `stay` are kept beside them. Returns the channels that were written.
+
+    Raises DataError while the store cannot be had, or another process publishes.
+    """
+    blobs = open_lists(config, home, log, write=True)
+    if blobs is None:
+        return ()
+    with closing(blobs):
+        return publish_release(release, blobs, now=now, stay=stay)
+
+
+def folders(words: str, home: Path) -> dict[str, Path]:
+    """Stores that lie in the project's own folder, by what their fingerprints begin with; none for other words."""
+    if words != "lmdb:":
+        return {}
+    return {file.parent.name: file.parent for file in sorted((home / "store").glob("*/data.mdb"))}
+
+
+def own(words: str) -> bool:
+    """Whether nobody but this project can have the store."""
+    return words in ("memory:", "lmdb:")
 
 
 def shared(words: str) -> bool:

@@ -6,24 +6,46 @@ share its rows.
 
 __all__ = ["loop", "in_blocks"]
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core import caching
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+Base: Any = caching.IndexDataCacheFile  # numba has no types
 
 
 def loop(function: F) -> F:
     """Compile on first call. The result is cached beside the source, else in the user's cache folder
     (NUMBA_CACHE_DIR moves it); where neither can be written, every process compiles for itself."""
     try:
-        return cast(F, njit(nogil=True, cache=True)(function))
+        made = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no folder it may write to
         return cast(F, njit(nogil=True)(function))
+    if cache := getattr(made, "_cache", None):  # none where compiling is switched off
+        files = cache._cache_file
+        cache._cache_file = Files(files._cache_path, files._index_name.removesuffix(".nbi"), files._source_stamp)
+    return cast(F, made)
+
+
+class Files(Base):  # type: ignore[misc]
+    """Compiled code of one loop on disk: for each version of its source and each kind of arguments a file of its own,
+    there before the index names it.
+
+    numba itself numbers the files and writes the index first. Two processes that compile at once, or one that reads
+    while another compiles a changed source, then take each other's code and call it with arguments of another kind.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        own = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:16]
+        name = f"{self._index_name.removesuffix('.nbi')}.{own}.nbc"
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
 
 
 def in_blocks(work: Callable[[int, int], T], rows: int, size: int) -> list[T]:

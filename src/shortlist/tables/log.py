@@ -7,7 +7,7 @@ import narwhals as nw
 
 from shortlist.tables.engine import Frame
 
-__all__ = ["first_of", "first_seen", "counts", "span", "unmatched", "backwards", "running"]
+__all__ = ["first_of", "first_seen", "counts", "span", "unmatched", "between", "backwards", "running"]
 
 
 def first_of(frame: Frame, by: list[str], order: str) -> Frame:
@@ -34,6 +34,11 @@ def span(frame: Frame, column: str) -> Frame:
 def unmatched(frame: Frame, known: Frame, column: str) -> Frame:
     """Rows whose value of the column is not in `known`: what a join would lose."""
     return frame.join(known.select(column).unique(), on=column, how="anti")
+
+
+def between(frame: Frame, column: str, low: int, high: int) -> Frame:
+    """Rows whose value of the column lies from `low` to `high`."""
+    return frame.filter(nw.col(column) >= low, nw.col(column) <= high)
 
 
 def backwards(frame: Frame, column: str, order: str) -> Frame:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from shortlist.artifact import Artifact, Manifest, check_fits, load, save
-from shortlist.config import ChannelConfig, find
+from shortlist.config import ChannelConfig, IndexConfig, find, plain
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ArtifactError, DataError
+from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.features.base import Known
 from shortlist.features.featureset import FeatureSet
+from shortlist.forms import Built, Form, Vectors
+from shortlist.index.building import Asking, Indexed, indexed
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.plan import RECALL, Plan, linked
 
-__all__ = ["Fitted", "Progress", "fit", "models_of", "fitted"]
+__all__ = ["Fitted", "Progress", "fit", "index_of", "models_of", "fitted"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -94,22 +96,39 @@ def _solve(
     solver = plan.kind(plan.config(), schema)
     beside = () if plan.after is None else (load(folder.parent / plan.after.name),)
     form = solver.solve(log, catalogue, now, *beside)
+    seconds = round(time.perf_counter() - started, 3)
+    made = index_of(plan, form)
     return save(
         folder,
         kind=f"recall.{plan.use}",
         name=plan.name,
         form=form,
-        config=plan.words(),
+        config=plan.words() | made.config,
+        files=made.files,
         reads=tuple(solver.reads),
         fingerprint=schema.fingerprint(solver.reads),
         snapshot=snapshot,
         metrics={
-            "fit_seconds": round(time.perf_counter() - started, 3),
+            "fit_seconds": seconds,
             "events": len(log),
             "items": len(log.item_keys),
+            **made.metrics,
         },
         created_ms=created_ms,
     )
+
+
+def index_of(plan: Plan, form: Form | Built, queries: Asking | None = None) -> Indexed:
+    """The index over a channel's vectors, as its table `index` asks; `queries` gives what its users ask, where known.
+
+    Raises ConfigError for an index over lists, ArtifactError for one that finds less than is declared.
+    """
+    own, where = form.form if isinstance(form, Built) else form, f"recall.{plan.name}.index"
+    if isinstance(own, Vectors):
+        return indexed(own, plan.index, where, queries)
+    if plan.index != IndexConfig():
+        raise ConfigError(f"{plan.use} makes lists: an index does nothing", where=where, hint="take index away")
+    return Indexed(None)
 
 
 def fitted(plans: Sequence[Plan], schema: Schema, folder: Path, snapshot: str) -> dict[str, Artifact] | None:
@@ -122,7 +141,8 @@ def fitted(plans: Sequence[Plan], schema: Schema, folder: Path, snapshot: str) -
         except ArtifactError:
             return None
         words = {key: artifact.manifest.config.get(key) for key in plan.words()}
-        if artifact.manifest.snapshot != snapshot or words != plan.words():
+        index = artifact.manifest.config.get("index", {}).get("asked", plain(IndexConfig()))
+        if artifact.manifest.snapshot != snapshot or words != plan.words() or index != plain(plan.index):
             return None
         found[plan.name] = artifact
     return found

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from shortlist.batch import Columns
 from shortlist.candidates import Candidates, Requests
 from shortlist.config import Count, build, frozen, nearest
 from shortlist.dataset.interactions import Interactions
-from shortlist.dataset.loader import Loader
+from shortlist.dataset.loader import Loader, Source
 from shortlist.dataset.pairs import Pairs
-from shortlist.dataset.ranking import Outcomes, Ranking
+from shortlist.dataset.ranking import Examples, Outcomes, Ranking
 from shortlist.dataset.sequences import Sequences
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.assemble import Assembler
@@ -33,16 +33,18 @@ from shortlist.features.base import Known, Rows
 from shortlist.features.encoders import Encoders
 from shortlist.features.featureset import FeatureSet
 from shortlist.forms import Metric, Vectors
+from shortlist.index.building import SAMPLE
 from shortlist.metrics import ctr
 from shortlist.models.learned import Learned, parts
 from shortlist.schema import FIRST, Catalogue, Schema
 from shortlist.training.calibrate import Isotonic, isotonic, platt
 from shortlist.training.checkpoints import fingerprint
-from shortlist.training.fit import Progress
+from shortlist.training.fit import Progress, index_of
 from shortlist.training.frequency import Counted, Streaming
-from shortlist.training.hard import pool
+from shortlist.training.hard import check, draws
 from shortlist.training.loop import Loop, Step, train
 from shortlist.training.loss import CatalogueRows
+from shortlist.training.negatives import Sampler
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.pointwise import Pointwise
@@ -50,12 +52,12 @@ from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
 from shortlist.training.scores import table
 
-__all__ = ["Training", "retriever", "ranker", "RankerData", "settings", "reads_of"]
-
+__all__ = ["Training", "retriever", "ranker", "RankerData", "ToRank", "Units", "settings", "reads_of"]
 
 LOG = logging.getLogger("shortlist.training")
 FITTED = 20_000  # requests of a retriever that features are encoded after
 UNITS = 4_096  # requests of a ranker whose candidates features are encoded after
+ALONE = {"retriever": ("objective", "frequency", "held"), "ranker": ("calibration",)}  # who has use for what
 
 
 @frozen
@@ -76,7 +78,7 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
     """How a model is trained: `Training`, and the Config of its objective (`Bce` of a ranker, `Softmax` of a
     retriever). Raises ConfigError for keys or tasks that are not there."""
     if plan.name not in PACKAGES:
-        train = build(Training, plan.train, f"{plan.where}.train")
+        train = _training(plan, plan.train, "ranker")
         if train.patience and not train.held:
             hint = "set held, the share of users whose last event is looked at"
             raise ConfigError("patience without anything to look at", where=f"{plan.where}.train", hint=hint)
@@ -84,17 +86,29 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
         known = {} if hasattr(plan.kind, "states") else {"known": "history"}
         kind: Any = {"softmax": Softmax, "pairwise": Pairwise, "pointwise": Pointwise}[train.objective]
         loss = build(kind.Config, {**known, **plan.loss}, f"{plan.where}.loss")
+        if getattr(loss, "hard", None) is not None:
+            check(loss.hard, schema, f"{plan.where}.loss")
         if getattr(loss, "hard", None) is not None and hasattr(plan.kind, "states"):
             hint = "take hard away, or take a model that learns from one event at a time"
             raise ConfigError("steps of sequences have no user to rank for", where=f"{plan.where}.loss.hard", hint=hint)
         return train, loss
-    train = build(Training, {"patience": 3, "batch_size": 32, **plan.train}, f"{plan.where}.train")
+    train = _training(plan, {"patience": 3, "batch_size": 32, **plan.train}, "retriever")
     loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
     for name in (*loss.weights, *loss.regression):
         if name not in schema.tasks:
             hint = nearest(name, list(schema.tasks))
             raise ConfigError(f"no task is called {name!r}", where=f"{plan.where}.loss", hint=hint)
     return train, loss
+
+
+def _training(plan: Plan, words: Mapping[str, Any], other: Literal["retriever", "ranker"]) -> Training:
+    """Raises ConfigError for words that only the `other` kind of model has use for."""
+    train = build(Training, words, f"{plan.where}.train")
+    for key in ALONE[other]:
+        if getattr(train, key) != getattr(Training, key):
+            what = f"{key} is for a {other}, here it does nothing"
+            raise ConfigError(what, where=f"{plan.where}.train", hint=f"take {key} away")
+    return train
 
 
 def reads_of(schema: Schema) -> tuple[str, ...]:
@@ -220,6 +234,7 @@ def retriever(
         late = last_of & np.isin(log.users, users[: max(1, int(config.held * len(users)))])
     learned_on = log.where(~late) if config.held else log
     ties: Literal["time", "log"] = "log" if schema.time_unit == "none" else "time"
+    check_histories(plan, learned_on, "log" if by_step else ties)
     look = max(config.history, live.last)  # features may look further back than the model
     pairs = partial(Pairs, last=look, ties=ties, known=known)
     if len(live):
@@ -242,7 +257,8 @@ def retriever(
     else:
         objective = Pointwise(loss, plan.kind.metric, (), catalogue=rows, counts=counts)
     if not isinstance(objective, Pointwise) and loss.hard is not None:
-        objective.pool = pool(loss.hard, folder.parent, learned_on, assembler, f"{plan.where}.loss", known)
+        where, sampler = f"{plan.where}.loss", Sampler(counts, loss.beta)
+        objective.hard = draws(loss.hard, folder.parent, learned_on, assembler, where, sampler, known)
     batches = Loader(source, config.batch_size, config.seed)
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
@@ -256,21 +272,45 @@ def retriever(
         learned = Learned(model.cpu().eval(), assembler, layout)
         keys = assembler.encoders.items.keys
         vectors = learned.vectors(keys, now)
-    metric: Metric = plan.kind.metric
+        metric: Metric = plan.kind.metric
+        form = Vectors(keys, vectors, metric)
+        made = index_of(plan, form, lambda: asking(learned, pairs(log, assembler), config.seed))
     words, arrays = parts(learned, plan.use, plan.options, ())
     return save(
         folder,
         kind=f"recall.{plan.use}",
         name=plan.name,
-        form=Vectors(keys, vectors, metric),
+        form=form,
         arrays=arrays,
-        config=words | plan.words(),
+        config=words | plan.words() | made.config,
+        files=made.files,
         reads=reads_of(schema),
         fingerprint=schema.fingerprint(reads_of(schema)),
         snapshot=snapshot,
-        metrics={"events": len(learned_on), "items": len(keys), "loss": last.loss if last else 0.0},
+        metrics={"events": len(learned_on), "items": len(keys), "loss": last.loss if last else 0.0} | made.metrics,
         created_ms=created_ms,
     )
+
+
+def asking(learned: Learned, pairs: Pairs, seed: int) -> NDArray[np.float32]:
+    """What users of the log ask [Q, D]: vectors of some of its requests, of each interest where there are several."""
+    some = np.random.default_rng(seed).permutation(len(pairs))[:SAMPLE]
+    asked = learned.query(pairs.requests(np.sort(some)))
+    asked = asked.reshape(-1, asked.shape[-1])
+    return asked[np.isfinite(asked).all(axis=1)]
+
+
+def check_histories(plan: Plan, log: Interactions, ties: Literal["time", "log"]) -> None:
+    """Raises DataError where no event of interest has another of its user before it: there is nothing to learn from."""
+    before = log.users[1:] == log.users[:-1]
+    if ties == "time":
+        before &= log.times[1:] != log.times[:-1]
+    if not before.any():
+        what = f"none of {len(log.user_keys)} users has two events that show interest" + (
+            " at different moments" if ties == "time" else ""
+        )
+        hint = "import a longer log, or leave this channel out: it learns what follows what"
+        raise DataError(what, where=plan.where, hint=hint)
 
 
 def found_again(
@@ -292,16 +332,66 @@ def found_again(
     return {f"recall@{k}": float(torch.cat(hits).mean())}
 
 
+class Units(Source, Protocol):
+    """What a ranker's batches are made of: requests with all their rows, by place."""
+
+    tasks: tuple[str, ...]
+
+    def examples(self, rows: NDArray[np.int64]) -> Examples:
+        """Rows of units, not yet encoded."""
+        ...
+
+
+class ToRank(Protocol):
+    """What rankers learn from: drawn beside a log (`RankerData`), or served (`dataset.logged.LoggedData`).
+
+    `held` [R] are the requests that say when to stop; `log` is what encoders are fitted on; `labels` and `valid` [P, T]
+    are of the rows that something is known of, `outcomes` what calibration counts as hits.
+    """
+
+    @property
+    def requests(self) -> Requests: ...
+
+    @property
+    def candidates(self) -> Candidates: ...
+
+    @property
+    def labels(self) -> NDArray[np.float32]: ...
+
+    @property
+    def valid(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def outcomes(self) -> Outcomes: ...
+
+    @property
+    def held(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def log(self) -> Interactions: ...
+
+    def some(self, mask: NDArray[np.bool_], assembler: Assembler, seed: int) -> Units:
+        """Units of the requests under the mask."""
+        ...
+
+
 @dataclass(frozen=True)
 class RankerData:
-    """What rankers learn from: requests, what a funnel recalled for them, and what happened after. `held` [R] are the
-    requests that say when to stop; `log` is what encoders are fitted on."""
+    """Requests, what a funnel recalled for them, and what happened after: a `ToRank`."""
 
     requests: Requests
     candidates: Candidates
     outcomes: Outcomes
     held: NDArray[np.bool_]
     log: Interactions
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        return self.outcomes.labels
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        return self.outcomes.valid
 
     def some(self, mask: NDArray[np.bool_], assembler: Assembler, seed: int) -> Ranking:
         """Units of the requests under the mask."""
@@ -312,7 +402,7 @@ class RankerData:
 
 def ranker(
     plan: Plan,
-    data: RankerData,
+    data: ToRank,
     catalogue: Catalogue,
     schema: Schema,
     folder: Path,
@@ -331,6 +421,7 @@ def ranker(
     Raises ConfigError, DataError.
     """
     config, loss = settings(plan, schema)
+    check_labels(plan, data, schema, loss.regression)
     context = {name: column[~data.held] for name, column in data.requests.context.items()}
     assembler = encoded(schema, catalogue, data.log, config.history, data.candidates, context)
     if features is not None and len(features):
@@ -373,9 +464,28 @@ def ranker(
     )
 
 
-def calibrated(
-    learned: Learned, data: RankerData, schema: Schema, how: Literal["platt", "isotonic", "none"]
-) -> Learned:
+def check_labels(plan: Plan, data: ToRank, schema: Schema, regression: tuple[str, ...]) -> None:
+    """Raises DataError for labels outside a task's range, and where none of the tasks has anything to tell apart."""
+    idle: dict[str, str] = {}
+    for n, (name, task) in enumerate(schema.tasks.items()):
+        y = data.labels[data.valid[:, n], n]
+        wrong = (y < 0) | (y > 1)
+        if name not in regression and wrong.any():
+            what = f"{int(wrong.sum())} of {len(y)} labels are outside 0..1, the first is {y[wrong][0]:g}"
+            hint = "make positive a condition (value >= 4), or name the task in loss.regression"
+            raise DataError(what, where=f"{plan.where}, schema.tasks.{name}", hint=hint)
+        drawn = not isinstance(task.on, str) and name not in regression  # negatives are drawn for each positive
+        if not len(y):
+            idle[name] = "no row carries a label"
+        elif not (y > 0).any() if drawn else y.min() == y.max():
+            idle[name] = f"all {len(y)} labels are {y[0]:g}"
+    if idle and len(idle) == len(schema.tasks):
+        told = "; ".join(f"{name}: {what}" for name, what in idle.items())
+        hint = "look at what positive and on say, and at which actions and values the log has"
+        raise DataError(f"no task has anything to tell apart: {told}", where=f"{plan.where}, schema.tasks", hint=hint)
+
+
+def calibrated(learned: Learned, data: ToRank, schema: Schema, how: Literal["platt", "isotonic", "none"]) -> Learned:
     """With a map to probabilities for each task whose negatives were drawn, fitted on the held requests' whole lists,
     where nothing was drawn.
 
@@ -420,7 +530,7 @@ def _tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None
         progress(step.step, steps, f"{plan.name} epoch {step.epoch}, loss {step.loss:.3f}")
 
 
-def judged(model: Any, held: Ranking) -> dict[str, float]:
+def judged(model: Any, held: Units) -> dict[str, float]:
     """What says when to stop first: GAUC over the recalled rows of held requests, of the first task that has both
     classes; for a value, minus its mean squared error. Then what else is told of every task."""
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []

@@ -1,15 +1,16 @@
 """Negatives of retrieval examples, each with log of its q (Mikolov et al., NIPS 2013; Huang et al., KDD 2020).
 
 From the catalogue, uniformly or by count^beta: hot items are drawn more often as negatives, not less (and kept less
-often as positives). From the batch, from the batch and the catalogue (Yang et al., WWW 2020 companion), from the ranks
-of an index (EBR, Huang et al.), from the positive's own market (Grbovic & Cheng, KDD 2018), or among candidates that a
-ranker likes and a relevance teacher does not (Fan et al., KDD 2019). All by one call, `sample(asked, n, rng)`.
+often as positives). From the ranks of an index (EBR, Huang et al.), from the positive's own market (Grbovic & Cheng,
+KDD 2018), or among what an index ranks well and is about something else (Fan et al., KDD 2019). All by one call,
+`sample(asked, n, rng)`. Columns that examples share, of the batch and drawn ones, are the softmax's own.
 
 N items, ids from 2; an id below 2 is no draw. M examples, n draws, K known items of each.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +20,12 @@ from shortlist.errors import DataError
 from shortlist.schema import FIRST, PAD
 
 __all__ = [
-    "Asked", "Drawn", "Negatives", "Sampler", "Catalogued", "InBatch", "Mixed", "Pooled", "Alike", "Blend",
-    "avoiding", "irrelevant", "keep_probability", "ranked", "rejected",
+    "Asked", "Drawn", "Negatives", "Sampler", "Catalogued", "Pooled", "Alike", "Blend",
+    "avoiding", "keep_probability", "ranked",
 ]  # fmt: skip
 
 TRIES = 20  # rounds of drawing again before the rest is written out
 Ids = NDArray[np.int64]
-Search = Callable[[NDArray[np.int64]], Ids]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Negatives(Protocol):
         ...
 
     def probability(self, asked: Asked, ids: Ids) -> NDArray[np.float64]:
-        """What is declared for ids [M, n]: the probability of one draw, or, of columns that examples share, how many
-        there are on average; 0 for what is barred."""
+        """What is declared for ids [M, n]: the probability of one draw; 0 for what is barred."""
         ...
 
 
@@ -120,40 +119,6 @@ class Catalogued:
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """The items wanted in the batch, and n drawn uniformly and shared by all: M + n columns, of which those barred for
-    an example are no draws of it. `share` [N] is how probably an example wants each item; declared is M share + n / N.
-    """
-
-    share: NDArray[np.float64]
-    n: int = 0  # how many are drawn, for `probability`
-
-    def sample(self, asked: Asked, n: int, rng: np.random.Generator) -> Drawn:
-        columns = np.concatenate([asked.wanted, rng.integers(FIRST, FIRST + len(self.share), n)])
-        ids = np.tile(columns, (len(asked), 1))
-        ids = np.where(_among(ids, asked.barred), PAD, ids)
-        return Drawn(ids, _log(Mixed(self.share, n).probability(asked, ids)), int((ids < FIRST).all(axis=1).sum()))
-
-    def probability(self, asked: Asked, ids: Ids) -> NDArray[np.float64]:
-        expected = len(asked) * self.share[np.maximum(ids - FIRST, 0)] + self.n / len(self.share)
-        return np.where((ids < FIRST) | _among(ids, asked.barred), 0.0, expected)
-
-
-@dataclass(frozen=True)
-class InBatch:
-    """What the other examples of the batch want: `Mixed` without a draw."""
-
-    share: NDArray[np.float64]
-
-    def sample(self, asked: Asked, n: int, rng: np.random.Generator) -> Drawn:
-        """`n` means nothing here: the batch is what it is."""
-        return Mixed(self.share).sample(asked, 0, rng)
-
-    def probability(self, asked: Asked, ids: Ids) -> NDArray[np.float64]:
-        return Mixed(self.share).probability(asked, ids)
-
-
-@dataclass(frozen=True)
 class Pooled:
     """Uniformly from a pool of each example's own. `pool(asked)` gives distinct ids [M, W], filled up with ids below 2;
     what is barred is taken out of it. Where nothing is left, `rest` draws instead."""
@@ -182,37 +147,22 @@ class Pooled:
         return np.where(_among(pool, asked.barred), PAD, pool)
 
 
-def ranked(search: Search, rest: Catalogued, low: int = 101, high: int = 500) -> Pooled:
-    """Hard ones: what an index (of the last model) ranks from `low` to `high` for the user, counted from 1.
+def ranked(ranks: NDArray[np.int32], rest: Catalogued, group: Ids | None = None) -> Pooled:
+    """Hard ones: what an index ranks in some window for each user, ids [U, W] by user id, filled up with ids below 2.
 
-    `search(users)` gives distinct ids [M, at least high], best first, filled up with ids below 2. The ranks above `low`
-    are left alone: many an item there the user would have liked.
+    With a `group` of every item [N] by id from 2 (category, market; below 0 for none) only those of another group than
+    the wanted item's: a model likes them, and they are about something else (Fan et al., KDD 2019, whose teacher of
+    relevance is here a field).
     """
-    return Pooled(lambda asked: search(asked.users)[:, low - 1 : high], rest)
-
-
-def irrelevant(
-    search: Search,
-    clicked: Callable[[NDArray[np.int64], Ids], NDArray[np.float64]],
-    relevance: Callable[[NDArray[np.int64], Ids], NDArray[np.float64]],
-    rest: Catalogued,
-    above: float = 0.5,
-    below: float = 0.5,
-) -> Pooled:
-    """Of what `search` gives, items that a click model puts at or `above` a probability and a relevance teacher `below`
-    a score; both answer for (users [M], ids [M, W]) with [M, W]."""
 
     def pool(asked: Asked) -> Ids:
-        ids = search(asked.users)
-        wrong = (clicked(asked.users, ids) >= above) & (relevance(asked.users, ids) < below)
-        return np.where(wrong, ids, PAD)
+        ids = ranks[asked.users].astype(np.int64)
+        if group is None:
+            return ids
+        own, theirs = _group(group, asked.wanted)[:, None], _group(group, ids)
+        return np.where((own >= 0) & (theirs >= 0) & (own != theirs), ids, PAD)
 
     return Pooled(pool, rest)
-
-
-def rejected(lists: Search, rest: Catalogued) -> Pooled:
-    """What was considered for the user and not shown, or turned down: `lists(users)` gives ids [M, W]."""
-    return Pooled(lambda asked: lists(asked.users), rest)
 
 
 @dataclass(frozen=True)
@@ -223,9 +173,19 @@ class Alike:
     group: NDArray[np.int64]
     rest: Catalogued
 
+    @cached_property
+    def members(self) -> NDArray[np.int64]:
+        """Items, counted from 0, group after group."""
+        return np.argsort(self.group, kind="stable")
+
+    @cached_property
+    def ordered(self) -> NDArray[np.int64]:
+        """The group of each of them, ascending."""
+        return self.group[self.members]
+
     def sample(self, asked: Asked, n: int, rng: np.random.Generator) -> Drawn:
-        members = np.argsort(self.group, kind="stable")
-        low, free = self._span(asked, self.group[members])
+        members = self.members
+        low, free = self._span(asked)
         size = self._size(asked)
         ids = np.zeros((len(asked), n), dtype=np.int64)
         again = np.tile((free > 0)[:, None], (1, n))
@@ -245,27 +205,26 @@ class Alike:
 
     def probability(self, asked: Asked, ids: Ids) -> NDArray[np.float64]:
         own = self._own(asked)[:, None]
-        free = self._span(asked, np.sort(self.group, kind="stable"))[1][:, None]
-        alike = (ids >= FIRST) & (own >= 0) & (self.group[np.maximum(ids - FIRST, 0)] == own)
+        free = self._span(asked)[1][:, None]
+        alike = (own >= 0) & (_group(self.group, ids) == own)
         p = np.where(alike & ~_among(ids, asked.barred), 1.0 / np.maximum(free, 1), 0.0)
         return np.where(free > 0, p, self.rest.probability(asked, ids))
 
     def _own(self, asked: Asked) -> NDArray[np.int64]:
         """Group of the item wanted [M], -1 for none."""
-        return np.where(asked.wanted >= FIRST, self.group[np.maximum(asked.wanted - FIRST, 0)], -1)
+        return np.maximum(_group(self.group, asked.wanted), -1)
 
     def _size(self, asked: Asked) -> NDArray[np.int64]:
         own = self._own(asked)
-        ordered = np.sort(self.group, kind="stable")
-        count = np.searchsorted(ordered, own, "right") - np.searchsorted(ordered, own, "left")
+        count = np.searchsorted(self.ordered, own, "right") - np.searchsorted(self.ordered, own, "left")
         return np.where(own >= 0, count, 0)
 
-    def _span(self, asked: Asked, ordered: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _span(self, asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each example's group begins among the members, and how many of it are not barred [M]."""
         own = self._own(asked)
         barred, real = _distinct(asked.barred)
         mine = real & (self.group[np.maximum(barred - FIRST, 0)] == own[:, None])
-        return np.searchsorted(ordered, own, "left"), self._size(asked) - np.where(own >= 0, mine.sum(axis=1), 0)
+        return np.searchsorted(self.ordered, own, "left"), self._size(asked) - np.where(own >= 0, mine.sum(axis=1), 0)
 
 
 @dataclass(frozen=True)
@@ -337,6 +296,11 @@ def _filled(
         instead = rest.sample(some, n, rng)
         ids[empty], log_q[empty] = instead.ids, instead.log_q
     return Drawn(ids, log_q, int(empty.sum()))
+
+
+def _group(group: NDArray[np.int64], ids: Ids) -> NDArray[np.int64]:
+    """The group of each id, -1 of what is no item."""
+    return np.where(ids >= FIRST, group[np.maximum(ids - FIRST, 0)], -1)
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float32]:

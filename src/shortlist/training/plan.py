@@ -1,13 +1,24 @@
 """What is to be trained: a model by name, its options, and the tables `train` and `loss` of the configuration."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from shortlist.config import ChannelConfig, RankerConfig, build, find, nearest, own_keys, plain
+from shortlist.config import (
+    ChannelConfig,
+    IndexConfig,
+    RankerConfig,
+    build,
+    catalogue,
+    find,
+    nearest,
+    own_keys,
+    plain,
+)
 from shortlist.errors import ConfigError
+from shortlist.index.building import kind_of
 
-__all__ = ["Plan", "linked", "plan_of"]
+__all__ = ["Plan", "linked", "options_of", "plan_of", "unknown"]
 
 RECALL, COARSE, RANK = "shortlist.models.recall", "shortlist.models.coarse", "shortlist.models.rank"
 PACKAGES = {"coarse": COARSE, "rank": RANK}
@@ -26,6 +37,7 @@ class Plan:
     train: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     after: "Plan | None" = None
+    index: IndexConfig = field(default_factory=IndexConfig)
 
     @property
     def where(self) -> str:
@@ -40,12 +52,46 @@ class Plan:
     def config(self) -> Any:
         """The model's options, typed. Raises ConfigError."""
         beside = own_keys(RankerConfig if self.name in PACKAGES else ChannelConfig)
+        own = options_of(self.kind)
+        for key in self.options:
+            if key not in own:
+                raise unknown(key, self.kind, PACKAGES.get(self.name, RECALL), self.where, [*own, *beside])
         return build(self.kind.Config, self.options, self.where, beside)
 
     def words(self) -> dict[str, Any]:
         """All that the result depends on, as plain values: what tells an old fit from a new one."""
         words = {"use": self.use, "options": plain(self.config()), "train": dict(self.train), "loss": dict(self.loss)}
         return words | ({"after": self.after.words()} if self.after is not None else {})
+
+
+def options_of(kind: Any) -> tuple[str, ...]:
+    """Options of a model's own."""
+    return tuple(f.name for f in fields(kind.Config))
+
+
+def unknown(
+    key: str,
+    kind: Any,
+    package: str,
+    where: str,
+    names: Sequence[str],
+    options: Callable[[Any], Sequence[str]] = options_of,
+) -> ConfigError:
+    """What is said of an option that a model does not have: where it belongs, whose of the package it is, or the
+    nearest of `names`. Loads all models of the package."""
+    owners = [use for use in catalogue(package) if key in options(find(use, [package], where))]
+    hint = nearest(key, names)
+    if not hasattr(kind, "solve") and key in _training():
+        hint = f"write it into train = {{ {key} = ... }}"
+    elif owners:
+        hint = f"an option of {', '.join(owners)}: take it away, or choose another model (use)"
+    return ConfigError(f"unknown key {key!r}", where=where, hint=hint)
+
+
+def _training() -> tuple[str, ...]:
+    from shortlist.training.learn import Training  # loads torch
+
+    return tuple(f.name for f in fields(Training))
 
 
 def linked(plans: Sequence[Plan]) -> list[Plan]:
@@ -57,15 +103,15 @@ def linked(plans: Sequence[Plan]) -> list[Plan]:
         name = hard.get("of") if isinstance(hard, Mapping) else plan.options.get("of")
         word = "of" if hard is None else "loss.hard.of"
         before = {other.name: other for other in done}
-        if isinstance(name, str) and name not in before:
+        if isinstance(name, str) and name and name not in before:
             what, hint = f"no channel before it is called {name!r}", nearest(name, list(before))
             raise ConfigError(what, where=f"{plan.where}.{word}", hint=hint)
-        done.append(replace(plan, after=before[name]) if isinstance(name, str) else plan)
+        done.append(replace(plan, after=before[name]) if isinstance(name, str) and name else plan)
     return done
 
 
 def plan_of(config: ChannelConfig | RankerConfig, name: str, options: Mapping[str, Any]) -> Plan:
-    """Raises ConfigError for a model that no file has, and for `train` or `loss` of one without gradients."""
+    """Raises ConfigError for a model or an index that no file has, and for `train` or `loss` without gradients."""
     package = PACKAGES.get(name, RECALL) if isinstance(config, RankerConfig) else RECALL
     where = f"{name}.use" if isinstance(config, RankerConfig) else f"recall.{name}.use"
     plan = Plan(name, config.use, find(config.use, [package], where), options, config.train, config.loss)
@@ -73,4 +119,7 @@ def plan_of(config: ChannelConfig | RankerConfig, name: str, options: Mapping[st
         if plan.solves and getattr(config, key):
             what = f"{config.use} has no gradients: {key} does nothing"
             raise ConfigError(what, where=f"{where.removesuffix('.use')}.{key}", hint=f"take {key} away")
+    if isinstance(config, ChannelConfig):
+        kind_of(config.index, f"recall.{name}.index")  # before hours of training
+        plan = replace(plan, index=config.index)
     return plan

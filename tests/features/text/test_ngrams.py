@@ -150,7 +150,7 @@ def test_the_same_in_another_process_and_on_any_machine() -> None:
     env = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", ASKED.replace("TEXTS", repr(TEXTS))],
-        capture_output=True, text=True, check=True, timeout=60, env=env,
+        capture_output=True, text=True, check=True, timeout=600, env=env,
     )  # fmt: skip
     mine = hashlib.sha256(vectors(fitted(*TEXTS, dim=32), *TEXTS).tobytes()).hexdigest()
     assert done.stdout.strip() == mine

@@ -6,7 +6,7 @@ from shortlist.candidates import Requests
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.flat import FlatIndex
+from shortlist.index.vectors import VectorIndex, searched
 from shortlist.models.blocks.ridge import ridge
 from shortlist.schema import Schema
 
@@ -27,10 +27,10 @@ class FoldIn:
         nu: NonNegative = 1.0
         last: Count | None = None
 
-    def __init__(self, config: Config, form: Vectors, schema: Schema) -> None:
+    def __init__(self, config: Config, form: Vectors | VectorIndex, schema: Schema) -> None:
         self.config = config
-        self.index = FlatIndex(form)
-        self.gram = form.matrix.T @ form.matrix
+        self.index = searched(form)
+        self.gram = self.index.matrix.T @ self.index.matrix
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by <p, q>, best first; what the user has already taken is among them."""

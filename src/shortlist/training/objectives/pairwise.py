@@ -15,9 +15,9 @@ from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.errors import ConfigError
 from shortlist.models.roles import Retriever
 from shortlist.training.examples import Examples, examples, not_negatives, sides
-from shortlist.training.hard import Hard, window
+from shortlist.training.hard import Hard
 from shortlist.training.loss import CatalogueRows, Loss
-from shortlist.training.negatives import Asked, Blend, Catalogued, Sampler, avoiding
+from shortlist.training.negatives import Asked, Blend, Catalogued, Negatives, Sampler, avoiding
 from shortlist.training.rng import Rng
 from shortlist.training.scores import Temperature, paired
 
@@ -39,7 +39,7 @@ class Pairwise(nn.Module):
         margin: NonNegative = 0.1  # of the triplet loss
         temperature: Positive | None = None  # None: 0.1 for cosines under a logistic, 1 otherwise
         known: str = "history"  # a group of the request whose items are no negatives; empty: none
-        hard: Hard | None = None  # some of them are what another channel ranks for the user
+        hard: Hard | None = None  # some of them are of another channel's ranks, or of the item's kind
         task: str = ""  # the label that says what was wanted; empty: the first
         seed: int = 0
 
@@ -50,7 +50,7 @@ class Pairwise(nn.Module):
         self.metric = metric
         self.catalogue = catalogue
         self.sampler = Sampler(counts, config.beta)
-        self.pool: NDArray[np.int32] | None = None  # ids [U, W] by user id, of `hard`
+        self.hard: Negatives | None = None  # draws those of `config.hard`
         self.rng = Rng(config.seed)
         self.temperature = Temperature(
             config.temperature or (0.1 if metric == "cos" and config.loss != "triplet" else 1.0)
@@ -73,11 +73,11 @@ class Pairwise(nn.Module):
         hard, dice = self.config.hard, self.rng.dice
         if hard is None:
             return avoiding(self.sampler, known, self.config.n, dice).ids
-        if self.pool is None:
-            what = "hard negatives need another channel's ranks"
-            raise ConfigError(what, where="objective.hard", hint="set `pool`, or take hard away")
+        if self.hard is None:
+            what = "hard negatives need who draws them"
+            raise ConfigError(what, where="objective.hard", hint="set `hard`, or take it away")
         users = batch.request["user.id"][batch.request_of[found.row]].cpu().numpy()
-        kinds = Blend(Catalogued(self.sampler), window(self.pool, self.sampler), hard.easy_per_hard)
+        kinds = Blend(Catalogued(self.sampler), self.hard, hard.easy_per_hard)
         return kinds.sample(Asked(users, found.item.cpu().numpy(), known), self.config.n, dice).ids
 
     def _loss(self, positive: Tensor, negative: Tensor) -> Tensor:

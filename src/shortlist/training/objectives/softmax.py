@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Ge
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from shortlist.batch import Batch, Columns
@@ -23,9 +23,9 @@ from shortlist.models.roles import Retriever
 from shortlist.schema import FIRST
 from shortlist.training.examples import ITEM, Examples, examples, not_negatives, sides
 from shortlist.training.frequency import Counted, Streaming, presence
-from shortlist.training.hard import Hard, window
+from shortlist.training.hard import Hard
 from shortlist.training.loss import CatalogueRows, Dated, Loss
-from shortlist.training.negatives import Asked, Sampler, keep_probability
+from shortlist.training.negatives import Asked, Negatives, Sampler, keep_probability
 from shortlist.training.rng import Rng
 from shortlist.training.scores import Temperature, paired, table
 
@@ -48,7 +48,7 @@ class Softmax(nn.Module):
         n: Annotated[int, Ge(0)] = 1000  # drawn per batch (mixed, sampled)
         beta: NonNegative = 0.0  # in proportion to count^beta
         known: str = ""  # a group of the request (`history`) whose items are no negatives either
-        hard: Hard | None = None  # beside them, for each example what another channel ranks for its user
+        hard: Hard | None = None  # beside them, for each example: of another channel's ranks, or of the item's kind
         subsample: NonNegative = 0.0  # events of items that are more than this share of all are left out by chance
         task: str = ""  # the label that says what was wanted; empty: the first
         seed: int = 0
@@ -75,7 +75,7 @@ class Softmax(nn.Module):
         self.frequency = frequency
         self.catalogue = catalogue
         self.sampler = None if counts is None else Sampler(counts, config.beta)
-        self.pool: NDArray[np.int32] | None = None  # ids [U, W] by user id, of `hard`
+        self.hard: Negatives | None = None  # draws those of `config.hard`
         self.keep = None if counts is None or not config.subsample else keep_probability(counts, config.subsample)
         share = torch.zeros(0) if self.sampler is None else torch.from_numpy(self.sampler.p)
         self.share: Tensor
@@ -167,14 +167,14 @@ class Softmax(nn.Module):
         return found.worth * kept, int(kept.sum())
 
     def _hard(self, model: Retriever, batch: Batch, found: Examples, n: int) -> Tensor:
-        """Scores of n items of the window of each example's user [M, n], each for as many of it as it stands for."""
-        if self.pool is None or self.sampler is None or self.catalogue is None:
-            what = "hard negatives need another channel's ranks, and the catalogue"
-            raise ConfigError(what, where="objective.hard", hint="set `pool`, or take hard away")
+        """Scores of n hard items of each example [M, n], each for as many as it stands for."""
+        if self.hard is None or self.catalogue is None:
+            what = "hard negatives need who draws them, and the catalogue"
+            raise ConfigError(what, where="objective.hard", hint="set `hard`, or take it away")
         users = batch.request["user.id"][batch.request_of[found.row]].cpu().numpy()
         known = not_negatives(batch, found, self.config.known)
         asked = Asked(users, found.item.cpu().numpy(), known)
-        drawn = window(self.pool, self.sampler).sample(asked, n, self.rng.dice)
+        drawn = self.hard.sample(asked, n, self.rng.dice)
         ids = torch.from_numpy(drawn.ids).to(found.item.device)
         _, others_MnD = sides(model, batch, found, ids, self.catalogue)
         scores: Tensor = self.temperature(paired(found.query.unsqueeze(1), others_MnD, self.metric))

@@ -54,7 +54,8 @@ class Place:
         if self.brokers is None:
             log = EventLog(self.path, **options)
         else:
-            log = KafkaLog(BROKER or self.brokers.servers, self.topic, self.path, settings=SETTINGS, **options)
+            servers = BROKER or self.brokers.servers
+            log = KafkaLog(servers, self.topic, self.path, settings=SETTINGS, deadline_s=120.0, **options)
         self.closing.callback(log.close)
         return log
 
@@ -129,10 +130,15 @@ def test_an_event_without_an_id_gets_one(log: Log) -> None:
         (click(request_id=""), "request_id is empty"),
         (click(user="\ud800"), "user id is not valid Unicode"),
         (click(action="clik"), "unknown action 'clik': did you mean click?"),
+        (click(action="q" * 999), f"unknown action '{'q' * 64}': known: click, like"),
         (click(value=float("nan")), "value is not a finite number: nan"),
         (click(value=1e39), "value is not a finite number: 1e+39"),
         (click(position=0), "position is out of range: 0, the first is 1"),
+        (click(position=2**31), "position is out of range: 2147483648, the first is 1"),
         (click(time_ms=NOW // 1000), "time_ms looks like seconds: 1767225600; milliseconds are expected"),
+        (click(time_ms=NOW * 1000), "time_ms looks like microseconds: 1767225600000000; milliseconds are expected"),
+        (click(time_ms=0), "time_ms is before 1990 or after 2100: 0"),
+        (click(time_ms=2**70), f"time_ms is before 1990 or after 2100: {2**70}"),
         # the tolerance is 300,000 ms
         (click(time_ms=NOW + 300_001), "time_ms is in the future: 1767225900001, at most 1767225900000 is taken"),
         (click(context={"a": "x" * 16_384}), "context is longer than 16384 bytes"),
@@ -149,6 +155,11 @@ def test_what_is_refused_says_why_and_the_rest_is_kept(log: Log, event: Event, r
     assert rows["event_id"].to_list() == ["good", "fine"]
     assert rows["time_ms"].to_list() == [NOW, NOW]  # a clock that runs ahead is set back to ours
     assert log.keys("user").ids.to_list() == ["u"]
+
+
+def test_a_refused_event_never_echoes_an_id_that_is_not_text(log: Log) -> None:
+    assert append(log, click(event_id="\ud800")) == [Outcome("refused", None, None, "event_id is not valid Unicode")]
+    assert append(log, click("", event_id="mine")) == [Outcome("refused", "mine", None, "user id is empty")]
 
 
 def test_the_tolerance_of_clocks_is_the_openers(place: Place) -> None:
@@ -205,6 +216,15 @@ def test_any_id_comes_back_as_it_was(log: Log, ids: list[str]) -> None:
     rows = log.read(0, 100_000).filter(pl.col("offset").is_in(offsets))
     assert keys.decode(rows["user"].to_numpy()) == ids
     assert [log.key("user", text) for text in ids] == rows["user"].to_list()
+
+
+def test_awkward_ids_are_ids_of_their_own(log: Log) -> None:
+    near = ["it", "ab", "a", "e", "x"]
+    awkward = ["it's", 'a"b', "a\nb", "a\0b", "; DROP TABLE events", "%", "日本", " ", "e\u0301", "é", "5"]
+    log.register("item", pl.Series(near))
+    append(log, *(click("u", raw) for raw in awkward))
+    assert log.keys("item").ids.to_list() == near + awkward
+    assert [log.key("item", raw) for raw in awkward] == list(range(len(near), len(near) + len(awkward)))
 
 
 def test_a_number_and_its_text_are_one_id(log: Log) -> None:
