@@ -110,7 +110,7 @@ def build(options: argparse.Namespace, place: Path) -> dict[str, Any]:
         **took,
         "MB": beside / 1e6,
         "build peak": peak_mb(),
-        "effort": " ".join(f"{k} {v}" for k, v in effort.items()),
+        "effort": effort,
     }
 
 

@@ -37,8 +37,11 @@ class Vectors:
             raise _refuse(f"keys {self.keys.shape} do not match matrix {self.matrix.shape}", "vectors")
         if len(np.unique(self.keys)) != len(self.keys) or (len(self.keys) and self.keys.min() < 0):
             raise _refuse("keys must be distinct and not negative", "vectors")
-        if not bool(np.isfinite(self.matrix).all()):
-            raise _refuse("the matrix holds NaN or infinity", "vectors")
+        bad = self.keys[~np.isfinite(self.matrix).all(axis=1)]
+        if len(bad):
+            some = ", ".join(str(key) for key in np.sort(bad)[:3])
+            rest = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            raise _refuse(f"the matrix holds NaN or infinity for key {some}{rest}", "vectors")
 
 
 @dataclass(frozen=True)

@@ -95,5 +95,7 @@ def test_wrong_vectors_are_refused() -> None:
     assert message((1,), [[1], [2]]) == f"vectors: keys (1,) do not match matrix (2, 1) {HINT}"
     assert message((1, 1), [[1], [2]]) == f"vectors: keys must be distinct and not negative {HINT}"
     assert message((-1, 1), [[1], [2]]) == f"vectors: keys must be distinct and not negative {HINT}"
-    assert message((1,), [[np.inf]]) == f"vectors: the matrix holds NaN or infinity {HINT}"
+    assert message((1,), [[np.inf]]) == f"vectors: the matrix holds NaN or infinity for key 1 {HINT}"
+    some = message((9, 2, 5, 4, 8), [[np.inf], [0], [np.nan], [np.nan], [np.nan]])
+    assert some == f"vectors: the matrix holds NaN or infinity for key 4, 5, 8 and 1 more {HINT}"
     assert Vectors(ints(), np.zeros((0, 3), dtype=np.float32)).metric == "ip"

@@ -13,7 +13,7 @@ from tests.store.servers import Server
 
 from shortlist.config import load
 from shortlist.errors import DataError
-from shortlist.feedback.live import Following
+from shortlist.feedback.live import AGAIN_S, Following
 from shortlist.feedback.past import Door
 from shortlist.serving.engine import Engine
 from shortlist.serving.wire import Answer, Event
@@ -35,7 +35,7 @@ def made(tmp_path: Path) -> Iterator[Made]:
     (tmp_path / "shortlist.toml").write_text(f'[serve]\nstore = "{server.url}"\n', encoding="utf-8")
     project, world = load(tmp_path), World(tmp_path / "var")
     world.publish(project=FEATURES)
-    engine = world.engine(lambda release: Following(release, world.log, project, follow=True), deadline_ms=2000.0)
+    engine = world.engine(lambda release: Following(release, world.log, project, follow=True))
     try:
         assert engine.reload(), engine.refused
         yield Made(server, world, engine)
@@ -52,7 +52,7 @@ def items(answer: Answer) -> list[str]:
 
 def until(ask: Callable[[], bool]) -> None:
     """Wait for what must come to be."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not ask():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -100,8 +100,11 @@ def test_a_store_that_hangs_holds_up_few(made: Made) -> None:
     server.process.send_signal(signal.SIGSTOP)
     until(lambda: engine.recommend("ann", deadline_ms=200.0).degraded == DOWN)
     # from now on one request in a second tries it, and no other waits
-    notes = [tuple(engine.recommend("ann", deadline_ms=2000.0).degraded) for _ in range(50)]
-    assert notes.count(tuple(DOWN)) > 40
+    begun = time.monotonic()
+    notes = [engine.recommend("ann", deadline_ms=2000.0).degraded for _ in range(50)]
+    tried = sum(DOWN[0] not in told for told in notes)
+    assert tried <= 1 + (time.monotonic() - begun) / AGAIN_S
+    assert tried < 50
     server.process.send_signal(signal.SIGCONT)
     until(lambda: engine.recommend("ann").degraded == [])
     assert items(engine.recommend("ann")) == before
@@ -114,12 +117,13 @@ def test_a_release_that_comes_while_the_store_is_down_is_opened_when_it_is_back(
     name = world.publish("second", FEATURES)
     assert not engine.reload()
     assert not engine.reload()
-    assert engine.refused is not None
-    assert engine.refused.release == name
-    assert engine.refused.what.startswith(f"store: cannot reach {server.url}: ")
+    refused = engine.refused
+    assert refused is not None
+    assert refused.release == name
+    assert refused.what.startswith(f"store: cannot reach {server.url}: ")
     server.start()
     until(engine.reload)
-    assert (engine.live.id, engine.refused) == (name, None)
+    assert engine.live.id == name
     assert engine.recommend("ann").degraded == []
 
 

@@ -49,7 +49,8 @@ def truth(form: Vectors, queries: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores of every pair [Q, N] in float64, columns as the form's rows."""
     x, q = form.matrix.astype(np.float64), queries.astype(np.float64)
     if form.metric == "l2":
-        return -np.square(q[:, None] - x[None]).sum(axis=2)
+        table: NDArray[np.float64] = -np.square(q[:, None] - x[None]).sum(axis=2)
+        return table
     if form.metric == "cos":
         tiny = np.finfo(np.float32).tiny
         x /= np.maximum(np.linalg.norm(x, axis=1), tiny)[:, None]

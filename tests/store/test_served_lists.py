@@ -184,7 +184,8 @@ def test_lists_that_are_missing_are_said_and_filled_by_backfill(
     made = place.world.publish()  # by somebody who kept lists in the release
     capsys.readouterr()
     assert main(["recommend", "ann", "--project", str(place.folder)]) == 2
-    assert f"version {made!r} is not there (run `shortlist backfill`)" in capsys.readouterr().err
+    want = f"error: version {made!r} is not there\n  where: lists of similar\n  next: run `shortlist backfill`\n"
+    assert capsys.readouterr().err.endswith(want)
     assert main(["backfill", "--project", str(place.folder)]) == 0
     assert "published to the store: similar, popular" in capsys.readouterr().err
     assert main(["recommend", "ann", "--project", str(place.folder)]) == 0

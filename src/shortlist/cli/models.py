@@ -15,6 +15,7 @@ KINDS = {
     "recall": "shortlist.models.recall",
     "coarse": "shortlist.models.coarse",
     "rank": "shortlist.models.rank",
+    "index": "shortlist.index.kinds",
     "source": "shortlist.funnel.sources",
     "merge": "shortlist.funnel.mergers",
     "filter": "shortlist.funnel.filters",

@@ -110,8 +110,8 @@ class Upkeep:
         self.engine.trouble = None
         if report.sealed or report.dropped or report.erased:
             LOG.info("%s events sealed, %s dropped, %s users erased", report.sealed, report.dropped, report.erased)
-        for place in report.learned:
-            LOG.warning("%s was learned with an erased user: publish anew and remove it", place)
+        if report.learned:
+            LOG.warning("learned with an erased user, publish anew and remove: %s", ", ".join(report.learned))
 
     def _failed(self, what: str, again_ms: float) -> None:
         moment = self.clock()

@@ -23,6 +23,7 @@ from shortlist.config import (
 from shortlist.expressions import Expression
 from shortlist.features import content
 from shortlist.funnel import recipes
+from shortlist.index.building import kind_of
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["effective"]
@@ -90,6 +91,11 @@ def _channel(channel: ChannelConfig, model: Any, schema: Schema) -> dict[str, An
     shown |= _trained(channel, channel.name, own, schema)
     source: Any = find(recipes.source_of(model), [recipes.SOURCES], f"recall.{channel.name}.source")
     shown |= _shown(build(source.Config, query, f"recall.{channel.name}"))
+    if recipes.of_vectors(source):
+        index = channel.index
+        _, _, options = kind_of(index, f"recall.{channel.name}.index")
+        shown["index"] = {"use": index.use, "recall": index.recall, "seed": index.seed}
+        shown["index"] |= _shown(options) if index.use != "auto" else {}
     return shown
 
 

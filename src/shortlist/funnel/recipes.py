@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from shortlist.artifact import Artifact
 from shortlist.config import (
     ChannelConfig,
+    IndexConfig,
     ProjectConfig,
     RankerConfig,
     SceneConfig,
@@ -26,12 +27,13 @@ from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 from shortlist.features.content import stored, with_vectors
 from shortlist.features.featureset import FeatureSet
+from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Channel, Funnel, Source, Stage
 from shortlist.index.building import opened
 from shortlist.index.lists import Kept
 from shortlist.schema import Catalogue, Schema
 
-__all__ = ["document", "assemble", "seen", "split_options", "source_of", "part_of", "TEXT"]
+__all__ = ["document", "assemble", "seen", "split_options", "of_vectors", "source_of", "part_of", "TEXT"]
 
 TEXT = "text"  # the artifact of vectors that texts became
 SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
@@ -58,8 +60,17 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
             from shortlist.training.plan import RECALL, unknown  # a server has no use for it
 
             raise unknown(key, model, RECALL, where, names, _options_of)
+    if channel.index != IndexConfig() and not of_vectors(source):
+        what = f"{channel.use} makes lists: an index does nothing"
+        raise ConfigError(what, where=f"recall.{channel.name}.index", hint="take index away")
     options = channel.options
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
+
+
+def of_vectors(source: Any) -> bool:
+    """Whether a source searches vectors, as the type of its form says; one that does not say may."""
+    form = get_type_hints(source.__init__).get("form", Vectors)
+    return Vectors in (form, *get_args(form))
 
 
 def _options_of(model: Any) -> tuple[str, ...]:

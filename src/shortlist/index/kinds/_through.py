@@ -16,7 +16,8 @@ def again(n: int, refine: int, size: int) -> int:
 
 
 def through(find: Callable[[int], Ints], n: int, size: int, allowed: NDArray[np.bool_] | None) -> Ints:
-    """A filter for structures that have none: rows of `find(depth)` [Q, depth] that are allowed, the others -1: as deep as n of them need."""
+    """A filter for structures that have none: rows of `find(depth)` [Q, depth], those not allowed -1, as deep as n
+    need."""
     if allowed is None:
         return find(min(n, size))
     depth = min(size, int(1.2 * n / max(float(allowed.mean()), 1e-9)) + 16)

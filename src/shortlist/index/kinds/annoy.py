@@ -21,7 +21,8 @@ FILE = "index.annoy"
 class Annoy:
     """Annoy's angular value is a distance, sqrt(2 - 2 cos): its smallest are the nearest, and scores never are it. An
     `ip` row is lifted (`Points.lifted`): then all have one length, and the order of angles is that of inner products.
-    `nodes` is what Annoy calls search_k, for each 100 rows asked. One query after the other; the file is always mapped."""
+    `nodes` is what Annoy calls search_k, for each 100 rows asked. One query after the other; the file is always
+    mapped."""
 
     effort: ClassVar[str] = "nodes"
     exact: ClassVar[bool] = False

@@ -19,7 +19,8 @@ __all__ = ["Scann"]
 
 class Scann:
     """Codes of four bits for two numbers; `refine` times as many rows as asked are scored again from the vectors.
-    `lists` None means twice the square root of the number of rows. Its files are read, not mapped."""
+    `lists` None means twice the square root of the number of rows. Its files are read, not mapped. It takes
+    no seed: two builds differ."""
 
     effort: ClassVar[str] = "probes"
     exact: ClassVar[bool] = False

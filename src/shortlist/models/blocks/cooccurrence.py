@@ -5,18 +5,21 @@ needs memory for I sums and its own result, whatever the number of pairs. Import
 loads numba.
 """
 
-__all__ = ["census", "latest", "by_item", "counted", "sequenced", "rated", "squeeze"]
+__all__ = ["census", "latest", "by_item", "counted", "sequenced", "rated", "squeeze", "ranked"]
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.models.blocks.compiled import loop
+from shortlist.forms import Lists
+from shortlist.models.blocks.compiled import in_blocks, loop
 
 Ints = NDArray[np.int64]
 Short = NDArray[np.int32]
 Real = NDArray[np.float64]
 Single = NDArray[np.float32]
-Flags = NDArray[np.bool_]
+Rows = Callable[[int, int, Short, Ints, Single], None]
 
 TINY = 1e-37  # what is smaller is nothing in a float32 score
 
@@ -91,6 +94,32 @@ def squeeze(sizes: Short, items: Ints, scores: Single, keep: int) -> int:
             items[at], scores[at] = items[row * keep + n], scores[row * keep + n]
             at += 1
     return at
+
+
+def ranked(rows: Rows, keys: Ints, others: Ints, keep: int, block: int) -> Lists:
+    """Lists of the rows of `keys` [R], ascending, each filled with at most `keep` places in `others`.
+
+    `rows(low, high, sizes, best, scores)` fills rows low..high of sizes [R], best and scores [R, keep]; threads take
+    `block` of them at once. All happens in the memory of the result, 12 bytes for each place that could be filled:
+    nothing is held twice."""
+    n, keep = len(keys), max(1, min(keep, len(others)))
+    sizes = np.zeros(n, dtype=np.int32)
+    items, scores = np.empty(n * keep, dtype=np.int64), np.empty(n * keep, dtype=np.float32)
+
+    def fill(low: int, high: int) -> None:
+        best = items.reshape(n, keep)
+        rows(low, high, sizes, best, scores.reshape(n, keep))
+        filled = np.arange(keep) < sizes[low:high, None]
+        best[low:high][filled] = others[best[low:high][filled]]
+
+    in_blocks(fill, n, block)
+    total = squeeze(sizes, items, scores, keep)
+    # no view of the two is left, and squeeze moved all of worth to the front
+    items.resize(total, refcheck=False)
+    scores.resize(total, refcheck=False)
+    has = sizes > 0
+    offsets = np.concatenate([[0], np.cumsum(sizes[has])]).astype(np.int64)
+    return Lists(keys[has], offsets, items, scores)
 
 
 @loop

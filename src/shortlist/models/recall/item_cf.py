@@ -6,8 +6,7 @@ Reads users' lists in order of time, and the publish time and category of items.
 
 __all__ = ["ItemCF"]
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -24,7 +23,9 @@ ROWS = 256  # rows a thread takes at once: hot items are heavy, so small enough 
 Short = NDArray[np.int32]
 Ints = NDArray[np.int64]
 Single = NDArray[np.float32]
-Rows = Callable[[int, int, Short, Ints, Single], None]
+
+if TYPE_CHECKING:  # the loops load numba
+    from shortlist.models.blocks.cooccurrence import Rows
 
 
 class ItemCF:
@@ -38,13 +39,20 @@ class ItemCF:
       above 0 is kept.
 
     Of repeated events on one item the latest stands. `cap` shortens lists, never |I_u| and |U_i|.
+
+    A new user, or a new click, needs no more than the history at hand; an item that nobody took has no neighbours.
     """
 
-    source = "neighbours"
+    source: ClassVar[str] = "neighbours"
+    cold_users: ClassVar[bool] = True
+    cold_items: ClassVar[bool] = False
 
     @frozen
     class Config:
-        """`keep` neighbours of an item; the latest `cap` items of a user count (None, `inf` in TOML: all)."""
+        """`keep` neighbours of an item; the latest `cap` items of a user count (None, `inf` in TOML: all).
+
+        `alpha` 0.5 treats both items alike; above it a popular neighbour counts less, below it more.
+        """
 
         weights: Literal["sequence", "binary", "rating"] = "sequence"
         keep: Count = 200
@@ -57,6 +65,7 @@ class ItemCF:
         publish_half_life_hours: Positive | None = 72.0
         same_category: NonNegative = 0.5
         normalize: bool = False
+        budget_bytes: Count = 4 * 2**30
 
     def __init__(self, config: Config, schema: Schema) -> None:
         self.config = config
@@ -82,6 +91,11 @@ class ItemCF:
         if len(log) >= 2**31:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="item_cf", hint=hint)
+        need = self.estimate(len(log.item_keys), len(log))
+        if need > config.budget_bytes:
+            budget = config.budget_bytes / 2**30
+            what = f"{len(log.item_keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
+            raise CapacityError(what, where="item_cf", hint="raise budget_bytes or lower keep")
         keys, (events, place) = log.item_keys, log.places
         cap = max(len(log), 1) if config.cap is None else config.cap
         kept, distinct, audience = loops.census(log.offsets, events, place, cap, len(keys))
@@ -115,33 +129,14 @@ class ItemCF:
                     config.position_decay, config.back, own, other, published, codes, tags, 1 + config.same_category,
                 )  # fmt: skip
 
-        return self._lists(rows, keys)
+        lists = loops.ranked(rows, keys, keys, min(config.keep, len(keys) - 1), ROWS)
+        if config.normalize and len(lists):
+            lists.scores[:] /= np.repeat(lists.scores[lists.offsets[:-1]], np.diff(lists.offsets))
+        return lists
 
-    def _lists(self, rows: Rows, keys: Ints) -> Lists:
-        """Run the rows in the memory of the result: nothing is held twice."""
-        from shortlist.models.blocks import cooccurrence as loops
-        from shortlist.models.blocks.compiled import in_blocks
-
-        n, keep = len(keys), min(self.config.keep, max(len(keys) - 1, 1))
-        sizes = np.zeros(n, dtype=np.int32)
-        items, scores = np.empty(n * keep, dtype=np.int64), np.empty(n * keep, dtype=np.float32)
-
-        def block(low: int, high: int) -> None:
-            best = items.reshape(n, keep)
-            rows(low, high, sizes, best, scores.reshape(n, keep))
-            filled = np.arange(keep) < sizes[low:high, None]
-            best[low:high][filled] = keys[best[low:high][filled]]
-
-        in_blocks(block, n, ROWS)
-        total = loops.squeeze(sizes, items, scores, keep)
-        # no view of the two is left, and squeeze moved all of worth to the front
-        items.resize(total, refcheck=False)
-        scores.resize(total, refcheck=False)
-        has = sizes > 0
-        offsets = np.concatenate([[0], np.cumsum(sizes[has])]).astype(np.int64)
-        if self.config.normalize and total:
-            scores /= np.repeat(scores[offsets[:-1]], np.diff(offsets))
-        return Lists(keys[has], offsets, items, scores)
+    def estimate(self, items: int, events: int) -> int:
+        """Bytes at the peak: the result, the users' lists both ways round with what each weighs, sums of a thread."""
+        return items * (min(self.config.keep, items) * 12 + 5 * 8) + 40 * events
 
     def _published(self, catalogue: Catalogue, keys: NDArray[np.int64]) -> NDArray[np.float64]:
         """Publish times in half-lives [I], NaN where unknown; empty when they have no weight."""
