@@ -13,6 +13,7 @@ from shortlist.config import ChannelConfig, IndexConfig, parse
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ArtifactError, ConfigError
 from shortlist.forms import Vectors
+from shortlist.funnel.effective import effective
 from shortlist.index import building
 from shortlist.index.building import canary, indexed, kind_of, opened
 from shortlist.index.kinds.flat import Flat
@@ -225,7 +226,16 @@ def test_what_the_kinds_need_is_an_extra_of_that_name() -> None:
     assert {extra for _, extra in building.NEEDS.values()} == {"annoy", "scann", "sklearn"}
 
 
-def test_what_is_meant_is_shown(tmp_path: Path) -> None:
-    from shortlist.funnel.effective import effective
+def test_what_is_meant_is_shown() -> None:
+    def shown(use: str, index: Any) -> dict[str, Any]:
+        config = parse({"recall": [{"name": "taste", "use": use, "index": index}]})
+        found: dict[str, Any] = effective(config, SCHEMA)["recall"][0]
+        return found
 
-    assert effective is not None
+    assert shown("ials", "auto")["index"] == {"use": "auto", "recall": 0.95, "seed": 0}
+    wanted = {"use": "ivf", "recall": 0.9, "seed": 0, "lists": None, "probes": 4, "storage": "int8", "refine": 2}
+    assert shown("ials", {"use": "ivf", "recall": 0.9, "probes": 4})["index"] == wanted
+    assert "index" not in shown("hot", "auto")
+    with pytest.raises(ConfigError) as caught:
+        shown("hot", "ivf")
+    assert str(caught.value) == f"{WHERE}: hot makes lists: an index does nothing (take index away)"

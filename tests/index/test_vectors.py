@@ -236,3 +236,19 @@ def test_several_vectors_equal_brute_force(rng: np.random.Generator, share: floa
         wanted = cut(np.full(800, request), np.arange(800), best, 7, lambda owner, items: counted[items])
         for a, b in zip((column[found[0] == request] for column in found), wanted, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("metric", ["ip", "cos", "l2"])
+def test_distances_of_lifted_rows_order_as_scores_do(rng: np.random.Generator, metric: Metric) -> None:
+    """||q' - e'||^2 = ||q||^2 + M^2 - 2 <q, e> for inner products: a constant less twice the score."""
+    form = points(rng, 300, metric)
+    own = VectorIndex(form).points
+    queries = own.asked(rng.standard_normal((5, 8)).astype(np.float32))
+    lifted, asked = own.lifted(), own.lift(queries)
+    distance = np.square(asked[:, None] - lifted[None]).sum(axis=2)
+    q = np.square(queries.astype(np.float64)).sum(axis=1)[:, None]
+    longest = float(np.square(lifted).sum(axis=1).max())
+    of, rows = np.repeat(np.arange(5), 300), np.tile(np.arange(300), 5)
+    score = own.score(queries, of, rows).reshape(5, 300)
+    wanted = {"ip": q + longest - 2 * score, "cos": 2 - 2 * score, "l2": -score}[metric]
+    np.testing.assert_allclose(distance, wanted, atol=1e-4)

@@ -95,7 +95,8 @@ def _channel(channel: ChannelConfig, model: Any, schema: Schema) -> dict[str, An
         index = channel.index
         _, _, options = kind_of(index, f"recall.{channel.name}.index")
         shown["index"] = {"use": index.use, "recall": index.recall, "seed": index.seed}
-        shown["index"] |= _shown(options) if index.use != "auto" else {}
+        if index.use != "auto":
+            shown["index"] |= _shown(options)
     return shown
 
 
