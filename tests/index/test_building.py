@@ -85,8 +85,7 @@ def test_effort_is_raised_until_enough_is_found_and_no_further(rng: np.random.Ge
         lower = engine.tuned(max(1, probes[-1] * 3 // 4))
         rows = lower.find(queries, 100)
         edge = points.exact(queries, 100)[1][:, -1:]
-        of, place = np.nonzero(rows >= 0)
-        less = (points.best(queries, of, rows[of, place], 100)[1] >= edge).mean()
+        less = (points.ranked(queries, rows, 100)[1] >= edge).mean()
         assert less < recall or probes[-1] == 1
     assert probes == sorted(probes)
     assert found == sorted(found)

@@ -19,7 +19,6 @@ from shortlist.artifact import MAPPED_ABOVE, Artifact
 from shortlist.config import IndexConfig, build, find, own_keys, plain
 from shortlist.errors import ArtifactError, ConfigError
 from shortlist.forms import Form, Vectors
-from shortlist.index.cut import Floats
 from shortlist.index.points import Points
 from shortlist.index.vectors import Engine, VectorIndex, identity
 
@@ -126,9 +125,7 @@ def canary(engine: Engine, queries: NDArray[np.float32], recall: float, where: s
     edge = points.exact(asked, depth)[1][:, -1]
 
     def measured(engine: Engine) -> float:
-        rows = engine.find(asked, depth)
-        of, place = np.nonzero(rows >= 0)
-        scores: Floats = points.best(asked, of, rows[of, place], depth)[1]
+        scores = points.ranked(asked, engine.find(asked, depth), depth)[1]
         return float((scores >= edge[:, None]).mean())
 
     low, most = 0, engine.most()

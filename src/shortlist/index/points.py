@@ -103,16 +103,20 @@ class Points:
     def best(self, queries: NDArray[np.float32], of: Ints, rows: Ints, n: int) -> tuple[Ints, Floats]:
         """The n best of these pairs by query as (rows [Q, n], scores [Q, n]), ties by smaller row, -1 and -inf behind
         the end. A pair stands among them once."""
+        return _ordered(len(queries), of, rows, self.score(queries, of, rows), n)
+
+    def ranked(self, queries: NDArray[np.float32], found: Ints, n: int) -> tuple[Ints, Floats]:
+        """As `best`, of rows [Q, m] that a structure found, -1 for none."""
+        there = found >= 0
+        of, rows = np.nonzero(there)[0], found[there]
         scores = self.score(queries, of, rows)
-        order = np.lexsort((rows, -scores, of))
-        of, rows, scores = of[order], rows[order], scores[order]
-        counts = np.bincount(of, minlength=len(queries))
-        place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept = place < n
-        out, best = blank(len(queries), n)
-        out[of[kept], place[kept]] = rows[kept]
-        best[of[kept], place[kept]] = scores[kept]
-        return out, best
+        if found.shape[1] > 2 * n:  # most need no order
+            table = np.full(found.shape, -np.inf, dtype=np.float32)
+            table[there] = scores
+            edge = np.partition(table, found.shape[1] - n, axis=1)[:, found.shape[1] - n]
+            kept = scores >= edge[of]
+            of, rows, scores = of[kept], rows[kept], scores[kept]
+        return _ordered(len(queries), of, rows, scores, n)
 
     def exact(self, queries: NDArray[np.float32], n: int, among: Ints | None = None) -> tuple[Ints, Floats]:
         """As `best`, over every row, or over the rows `among` (ascending)."""
@@ -170,6 +174,18 @@ class Points:
                     rows = np.concatenate(found[start : q + 1])
                     yield low + start, np.repeat(np.arange(len(counts)), counts), every[rows]
                     start, held = q + 1, 0
+
+
+def _ordered(count: int, of: Ints, rows: Ints, scores: Floats, n: int) -> tuple[Ints, Floats]:
+    order = np.lexsort((rows, -scores, of))
+    of, rows, scores = of[order], rows[order], scores[order]
+    counts = np.bincount(of, minlength=count)
+    place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = place < n
+    out, best = blank(count, n)
+    out[of[kept], place[kept]] = rows[kept]
+    best[of[kept], place[kept]] = scores[kept]
+    return out, best
 
 
 def blank(count: int, n: int) -> tuple[Ints, Floats]:

@@ -100,8 +100,7 @@ class VectorIndex:
             allowed = np.zeros(len(self), dtype=bool)
             allowed[among] = True
         found = self.engine.find(queries, want, allowed)
-        of, place = np.nonzero(found >= 0)
-        rows, scores = self.points.best(queries, of, found[of, place], n)
+        rows, scores = self.points.ranked(queries, found, n)
         short = np.flatnonzero(rows[:, want - 1] < 0)
         if len(short):
             rows[short], scores[short] = self.points.exact(queries[short], n, among)

@@ -119,7 +119,9 @@ class SimilarUsers:
             history = _latest(requests.history, config.cap)
             told = requests.context.get(self.region) if self.region else None
             regions = None if told is None else self._names(told)
-            parts += [self._alike(requests, r, history, None if regions is None else regions[r]) for r in others]
+            parts += [
+                self._alike(requests, r, history, None if regions is None else regions[r]) for r in others.tolist()
+            ]
         owners, users, likeness = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(owners, kind="stable")
         return owners[order], users[order], likeness[order]
@@ -129,9 +131,9 @@ class SimilarUsers:
         config, known = self.config, self.known
         mine = history.items[history.offsets[r] : history.offsets[r + 1]]
         places, user = known.users_of(np.sort(mine))
-        common = np.bincount(user, minlength=len(known.users)).astype(np.float64)
-        met = np.flatnonzero(common)
-        common, own, other = common[met], float(len(mine)), known.sizes[met]
+        count = np.bincount(user, minlength=len(known.users))
+        met = np.flatnonzero(count)
+        common, own, other = count[met].astype(np.float64), float(len(mine)), known.sizes[met]
         if config.measure == "jaccard":
             score = jaccard(common, own, other)
         elif config.measure == "iuf":

@@ -49,8 +49,8 @@ class UserCF:
 
     @frozen
     class Config:
-        """`keep` users alike of each. `predict` is for whom `similar_users` asks: an item scores the `sum` of likeness of
-        those who took it, that sum `rated` by their values, or their `mean` deviation from what each gives."""
+        """`keep` users alike of each. `predict` is how `similar_users` scores an item: the `sum` of likeness of those who
+        took it, that sum `rated` by their values, or the `mean` deviation of these from what each gives."""
 
         measure: Literal["jaccard", "cosine", "iuf", "pearson"] = "iuf"
         means: Literal["common", "own"] = "common"
@@ -80,7 +80,7 @@ class UserCF:
         if self.rated:
             beside["rated"] = sets.by_value()
         rows = self._rows(sets, catalogue, np.arange(len(sets.users)))
-        return Built(rows, beside, {"form": "users", **dict.fromkeys(beside, "items")})  # type: ignore[arg-type]
+        return Built(rows, beside, {"form": "users", **dict.fromkeys(beside, "items")})
 
     def rows(self, interactions: Interactions, catalogue: Catalogue, users: Ints) -> Lists:
         """The lists of these users alone [R], to the bit those of `solve`. After new events of some users those of
