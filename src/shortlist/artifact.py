@@ -35,7 +35,7 @@ from shortlist.forms import Built, Form, Lists, Metric, Vectors
 from shortlist.schema import Catalogue, Keys, Profiles, Schema, Vocabulary
 
 __all__ = [
-    "FORMAT", "Manifest", "FileEntry", "Artifact", "save", "amend", "load", "check_fits",
+    "FORMAT", "Manifest", "FileEntry", "Artifact", "save", "amend", "rewrite", "load", "check_fits",
     "Releases", "Release", "Summary", "Check",
 ]  # fmt: skip
 
@@ -373,6 +373,22 @@ def _retabled(scratch: Path, folder: Path, change: Callable[[str, pl.DataFrame],
                 continue
         _link(folder / file, scratch / file)
     return _seal_files(scratch, plain(old.manifest)), lost
+
+
+def rewrite(folder: str | Path, change: Callable[[str, pl.DataFrame], pl.DataFrame]) -> int:
+    """`Releases.rewrite` for one artifact that belongs to no release."""
+    folder = Path(folder)
+    with _os_errors(folder):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}-", dir=folder.parent))
+        scratch.chmod(0o755)
+        try:
+            _, lost = _retabled(scratch, folder, change)
+            if lost:
+                _exchange(folder, scratch)
+                _sync(folder.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return lost
 
 
 def _link(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shortlist.errors import ArtifactError
 
-__all__ = ["Vectors", "Lists", "Form", "Built", "Metric", "GLOBAL", "of_region"]
+__all__ = ["Vectors", "Lists", "Form", "Built", "Metric", "GLOBAL", "of_region", "of_country"]
 
 Metric = Literal["ip", "cos", "l2"]
 GLOBAL = "global"  # the label of the list for everybody
@@ -22,6 +22,11 @@ GLOBAL = "global"  # the label of the list for everybody
 def of_region(region: object) -> str:
     """The label of a region's own list."""
     return f"region:{region}"
+
+
+def of_country(country: object) -> str:
+    """The label of a country's own list."""
+    return f"country:{country}"
 
 
 @dataclass(frozen=True)

@@ -371,6 +371,11 @@ RANKERS, OTHER = "shortlist.models.rank", "an option of {owners}: take it away, 
             f"{RANK}loss = {{ negatives = 'full' }}\n",
             "unknown key 'negatives'", "rank (deepfm).loss", "known: listwise, regression, weights",
         ),
+        (f"{RANK}fuse = \"'a'\"\n", "\"'a'\" is no number", "rank.fuse", "write a score, e.g. liked * merge"),
+        (
+            f"{RANK}fuse = \"liked + 'a'\"\n",
+            "these types do not compare", "rank.fuse", "compare text with text, numbers with numbers",
+        ),
         (RANK.replace("deepfm", "dssm"), "nothing is called 'dssm'", "rank.use", nearest("dssm", catalogue(RANKERS))),
     ],
 )  # fmt: skip

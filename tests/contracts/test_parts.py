@@ -66,6 +66,13 @@ class Asked:
         return np.random.default_rng(5).standard_normal((ITEMS, 4)).astype(np.float32)[requests.users]
 
 
+# What sources ask for: people have vectors, and items that they took.
+PEOPLE = Profiles(np.arange(3), {"region": np.array(["north", "south", None], dtype=object)})
+TAKEN = Lists.ranked(np.arange(90) % 30, np.arange(90) % 17, (np.arange(90) // 30 + 1).astype(np.float32))
+WISHES = Vectors(np.arange(2), np.random.default_rng(6).standard_normal((2, 4)).astype(np.float32))
+GIVEN = {"queries": Asked(), "beside": {"taken": TAKEN, "users": WISHES}, "items": PROFILES, "users": PEOPLE}
+
+
 def everything(owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.ones(len(items), dtype=bool)
 
@@ -99,8 +106,8 @@ def test_a_source_returns_ranked_rows_of_known_items(name: str) -> None:
     asked_of = get_type_hints(kind.__init__)["form"]
     if asked_of is Vectors or Vectors in get_args(asked_of):
         form = Vectors(np.arange(ITEMS), rng.standard_normal((ITEMS, 4)).astype(np.float32))
-    given = (Asked(),) if getattr(kind, "learned", False) else ()
-    source, asked = kind(kind.Config(), form, SCHEMA, *given), requests()
+    given = {name: GIVEN[name] for name in getattr(kind, "needs", ())}
+    source, asked = kind(kind.Config(), form, SCHEMA, **given), requests()
     owners, items, scores = sound(source.recall(asked, 4, everything), len(asked))
     assert (np.diff(owners) >= 0).all()
     assert np.bincount(owners, minlength=3).max() <= 4

@@ -101,9 +101,13 @@ def test_a_project_with_rankers(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found.words.startswith("20 of ")
     assert found.words.partition(" as the channel ")[2].startswith("towers sees them")
     assert drawn.count("<title>") > 20
+    places = (reports / "item_map.csv").read_text(encoding="utf-8").splitlines()
+    assert places[0] == "key,x,y,title,category"
+    assert len(places) - 1 == drawn.count('r="3"')  # a dot an item
+    assert (reports / "item_map.png").read_bytes().startswith(b"\x89PNG")
     # without the map the page does not point at an old one
     evaluated(tmp_path, capsys, "--no-map")
-    assert not (reports / "map.html").exists()
+    assert sorted(file.name for file in reports.iterdir()) == ["metrics.json", "report.html"]
     assert "map.html" not in (reports / "report.html").read_text(encoding="utf-8")
 
 
@@ -116,6 +120,28 @@ def test_a_project_without_rankers_and_vectors(tmp_path: Path, capsys: pytest.Ca
     assert "<h2>Training</h2>" not in page
     assert "<h2>New and old</h2>" in page
     assert not (reports / "map.html").exists()
+
+
+def test_of_a_channel_that_brings_nothing_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # no two users share an item: there are no neighbours, and nothing that is held out was met by anybody else
+    rows = [f"u{u},i{10 * u + k},{1_700_000_000_000 + 1000 * k + u}" for u in range(8) for k in range(10)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time_ms", *rows]), encoding="utf-8")
+    channels = "".join(
+        f'[[recall]]\nname = "{name}"\nuse = "{use}"\n' for name, use in (("hot", "hot"), ("u", "user_cf"))
+    )
+    text = f'[data]\nevents = "events.csv"\n[schema]\n{channels}[scene.home]\npage = 5\n'
+    (tmp_path / "shortlist.toml").write_text(text, encoding="utf-8")
+    assert main(["import", "--project", str(tmp_path)]) == 0
+    told = evaluated(tmp_path, capsys)
+    mine = told["channels"]["channels"]["u"]
+    assert mine["figures"]["coverage@5"] == [0, 0, 0]
+    assert "novelty@5" not in mine
+    assert "gini@5" not in mine
+    assert "novelty@5" in told["channels"]["channels"]["hot"]
+    assert main(["evaluate", "--channels", "--no-map", "--project", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert main(["publish", "--project", str(tmp_path)]) == 0  # the figures go with the release
 
 
 def test_the_field_that_colours_a_map() -> None:

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shortlist.candidates import Candidates, Ragged, Requests
+from shortlist.errors import ConfigError
 from shortlist.evaluation.stages import Labelled, found, judge, sample, survival
 from shortlist.expressions import Expression
 from shortlist.funnel.filters.seen import Seen
@@ -163,6 +164,20 @@ def test_pairs_are_found_in_any_order_and_a_missing_key_never() -> None:
         {}, np.zeros(3, np.int16),
     )  # fmt: skip
     assert found(candidates, np.array([0, 2, 4]), np.array([7, 5, -1, 9])).tolist() == [1, 0, -1]
+
+
+def test_an_expression_that_divides_by_zero_is_told_offline_and_named_online() -> None:
+    one = funnel()
+    rank = replace(one.stages[1], fuse=Expression.parse("1 / (click - click)"))
+    broken = replace(one, stages=(rank,))
+    with pytest.raises(ConfigError) as error:
+        broken.run(requests())
+    # two requests with four candidates in budget each
+    what = "'1 / (click - click)' is not finite for 8 of 8 candidates"
+    assert str(error.value) == f"rank.fuse: {what} (it divides by 0, or its numbers are too large)"
+    slates = broken.run(requests(), strict=False)
+    assert slates.notes(0) == ["nan:rank"]
+    assert len(slates.picks) == 2
 
 
 def test_a_stage_may_weigh_in_the_order_it_was_given() -> None:

@@ -11,7 +11,7 @@ import pytest
 from shortlist.config import Project, load
 from shortlist.errors import DataError
 from shortlist.events import compact as compacting
-from shortlist.events import filing, segments
+from shortlist.events import filing, segments, slates
 from shortlist.events.compact import compact
 from shortlist.events.log import Event, EventLog, Outcome, Served
 from shortlist.events.workspace import events, import_log, snapshot
@@ -193,6 +193,22 @@ def test_old_days_are_dropped_with_their_ids(tmp_path: Path, log: EventLog) -> N
     # offsets are never given again
     assert tell(log, 7, "ann:d")[0].offset == 5
     assert import_log(opened, quiet, D0 + 8 * DAY).added == 1
+
+
+def test_old_hours_of_served_rows_are_dropped(tmp_path: Path) -> None:
+    """At day 7, with three days kept, what was served before day 4 goes: the hour from 23 to 24 of day 3 still does."""
+    opened = project(tmp_path, "keep_days = 3")
+    folder = tmp_path / "var" / slates.FOLDER
+    writer = slates.Writer(folder)
+    for n, hour in enumerate((0, 4 * 24 - 1, 4 * 24, 7 * 24)):
+        row = {"request_id": [f"r{n}"], "user_id": ["ann"], "item": [1], "time_ms": [D0 + hour * 3_600_000]}
+        writer.append(pl.DataFrame({**row, "position": 1}), D0 + hour * 3_600_000)
+    writer.close()
+    (folder / "mine.arrow").write_bytes(b"")  # of a name that says no hour
+    assert compact(opened, D0 + 7 * DAY + 1).row_files == 2
+    assert slates.read(folder).rows["request_id"].to_list() == ["r2", "r3"]
+    assert (folder / "mine.arrow").exists()
+    assert compact(opened, D0 + 7 * DAY + 2).row_files == 0
 
 
 def test_what_nothing_lists_is_cleared_away(tmp_path: Path, log: EventLog) -> None:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from shortlist.artifact import Releases
+from shortlist.artifact import load as load_artifact
 from shortlist.cli import main
 from shortlist.config import Project, load
 from shortlist.events import filing, slates
@@ -282,6 +283,51 @@ def test_a_user_without_a_key_cannot_be_erased_by_command(tmp_path: Path, capsys
         f"error: no user is called 'nobody'\n  where: {tmp_path}/var/log.db\n"
         "  next: ids are as they were sent; one that was erased is known no more\n"
     )
+
+
+def test_who_asked_and_did_nothing_is_erased_at_once(
+    tmp_path: Path, log: EventLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slates were served to an id that has no event, so no key: two in the log, three rows beside it."""
+    project(tmp_path)
+    log.append_served([Served(f"r{n}", "ghost" if n else "u1", T, "rel", "{}") for n in range(3)])
+    writer = slates.Writer(tmp_path / "var" / "rows")
+    made = {"request_id": ["r0", *["r1"] * 3], "user_id": ["u1", *["ghost"] * 3], "item": [0, 0, 1, 2]}
+    writer.append(pl.DataFrame({**made, "time_ms": T, "position": 1, "user": -1}), T)
+    writer.close()
+    command = ["erase", "ghost", "--project", str(tmp_path)]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "erased: 5 slates and rows of a user of whom the log has no event\n"
+    assert (log.served("r1"), log.served("r2"), log.served("r0") is None) == (None, None, False)
+    assert slates.read(tmp_path / "var" / "rows").rows["user_id"].to_list() == ["u1"]
+    assert files_with(tmp_path / "var", "ghost", -2) == []
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("error: no user is called 'ghost'\n")
+
+
+def test_lists_of_users_leave_fitted_models_too(tmp_path: Path, log: EventLog) -> None:
+    """UserCF keeps lists by user: the fitted model under var/models holds rows of them as a release does."""
+    project(tmp_path)
+    with (tmp_path / "shortlist.toml").open("a", encoding="utf-8") as file:
+        file.write('[[recall]]\nname = "people"\nuse = "user_cf"\n')
+    opened, home = load(tmp_path), tmp_path / "var"
+    import_log(opened, quiet, T)
+    assert main(["train", "--project", str(tmp_path)]) == 0
+    (fitted,) = (path for path in (home / "models").glob("*/people") if path.is_dir())
+
+    def rows() -> int:
+        tables = [pl.read_ipc(file.read_bytes()) for file in fitted.glob("*.arrow")]
+        return sum(int((t[name] == 0).sum()) for t in tables for name in ("user", "other_user") if name in t.columns)
+
+    assert rows() > 0
+    log.erase(GONE, T)
+    report = compact(opened, T + 1)
+    place = f"models/{fitted.parent.name}/people"
+    assert (report.erased, report.left) == (1, {})
+    assert report.gone[place] > 0
+    assert rows() == 0
+    load_artifact(fitted).form()
+    assert not list((home / "models").rglob(".people-*"))
 
 
 def test_a_reader_that_holds_the_wal_delays_the_end_of_an_erasure(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.events.kafka_cluster import SETTINGS, Cluster, cluster
 
@@ -205,7 +205,7 @@ def test_a_context_may_be_as_deep_as_it_can_be_written(log: Log) -> None:
     assert made.reason.startswith("context is not plain JSON: maximum recursion depth exceeded")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(ids=st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=8))
 def test_any_id_comes_back_as_it_was(log: Log, ids: list[str]) -> None:
     made = append(log, *(click(text, text) for text in ids))

@@ -115,7 +115,7 @@ def test_killed_at_random_points_nothing_acknowledged_is_lost(
     tmp_path: Path, forks: ForkServerContext, places: Callable[[Path], Place]
 ) -> None:
     place = places(tmp_path)
-    kill(place, forks, 8 if place.servers else 30)
+    kill(place, forks, 8 if place.servers else 12)
 
 
 @pytest.mark.slow

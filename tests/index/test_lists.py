@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shortlist.forms import Lists
 from shortlist.index import lists as module
 from shortlist.index.cut import Floats, Ints, cut
-from shortlist.index.lists import ListIndex
+from shortlist.index.lists import KeptIndex, LargeLists, ListIndex, searchable
 
 
 def lists(rows: dict[int, dict[int, float]]) -> Lists:
@@ -133,3 +133,32 @@ def test_cut_equals_sorting_everything(seed: int, n: int, share: float) -> None:
             wanted.append((int(owner), int(items[row])))
             found += int(good[items[row]])
     assert list(zip(got[0].tolist(), got[1].tolist(), strict=True)) == wanted
+
+
+def test_lists_that_stay_mapped_answer_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit what lists in memory answer, though only those asked for are read."""
+    owners, items = np.repeat(np.arange(0, 200, 2), 12), rng.integers(0, 300, 1200)
+    owners, items = np.unique(np.stack([owners, items]), axis=1)
+    form = Lists.ranked(owners, items, rng.random(len(items)).astype(np.float32))
+    asked = (np.sort(rng.integers(0, 9, 60)), rng.integers(-1, 205, 60), rng.random(60).astype(np.float32))
+    small = searchable(form)
+    assert isinstance(small, ListIndex)
+    monkeypatch.setattr(module, "MAPPED_ABOVE", 100)
+    large = searchable(form)
+    assert isinstance(large, KeptIndex)
+    for got, wanted in zip(large.top(*asked, 20), small.top(*asked, 20), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    for got, wanted in zip(large.gather(*asked), small.gather(*asked), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_lists_are_cut_by_key() -> None:
+    form = Lists.ranked(
+        np.array([0, 0, 0, 1]), np.array([5, 6, 7, 8]), np.array([3, 2, 1, 9], dtype=np.float32), labels=("a", "b")
+    )
+    large = LargeLists(form, most=2)
+    taken = large.take(np.array([1, 0, 7, 0]))
+    assert (taken.keys.tolist(), taken.offsets.tolist(), taken.items.tolist()) == ([0, 1], [0, 2, 3], [5, 6, 8])
+    named = large.named(["b", "nobody"])
+    assert (named.labels, named.items.tolist(), named.scores.tolist()) == (("b",), [8], [9.0])
+    assert len(LargeLists(Lists.ranked(form.keys[:0], form.keys[:0], form.scores[:0])).take(np.array([3]))) == 0

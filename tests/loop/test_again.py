@@ -107,6 +107,15 @@ def test_an_unknown_scene_names_the_nearest(project: Path, capsys: pytest.Captur
     assert said == ["error: no scene is called 'hom'", "  where: scene", "  next: did you mean home?"]
 
 
+def test_an_unknown_scene_is_told_before_anything_is_trained(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shortlist.toml").write_text((project / "shortlist.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["evaluate", "--project", str(tmp_path), "--scene", "hom"]) == 2  # nothing was imported either
+    assert capsys.readouterr().err.splitlines()[0] == "error: no scene is called 'hom'"
+
+
 def test_a_release_of_another_schema_is_refused_and_the_old_one_answers(project: Path) -> None:
     data = open_data(load_project(project))
     publish(data, created_ms=NOW)

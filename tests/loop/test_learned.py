@@ -200,6 +200,21 @@ def test_training_goes_again_with_another_loss_and_rankers_are_stale_with_other_
         evaluate(open_data(load_project(file)))
 
 
+def test_what_was_trained_already_says_the_same_again(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    models = tmp_path / "copy" / "var" / "models" / "test"
+    before = {name: load(models / name) for name in ("towers", "rank")}
+    told = {name: dict(artifact.manifest.metrics) for name, artifact in before.items()}
+    assert told["towers"]["loss"] > 0
+    assert 0 < told["rank"]["clicked.gauc"] < 1
+    assert main(["train", "--project", str(tmp_path / "copy")]) == 0  # every run is at its end: no step is left
+    for name, metrics in told.items():
+        again = dict(load(models / name).manifest.metrics)
+        assert {k: v for k, v in again.items() if k != "index_seconds"} == {
+            k: v for k, v in metrics.items() if k != "index_seconds"
+        }
+
+
 def test_a_retriever_stops_by_the_last_events_of_held_users(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

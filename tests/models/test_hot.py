@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shortlist.candidates import Ragged
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError
 from shortlist.forms import Lists
-from shortlist.models.recall.hot import DAY_MS, Hot, decayed
+from shortlist.funnel.requests import make
+from shortlist.funnel.sources.popular import Popular
+from shortlist.models.recall.hot import DAY_MS, Hot, Standing, decayed, updated
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.simulation.toy import Toy
@@ -87,6 +90,38 @@ def test_the_incremental_form_equals_the_batch_at_any_now() -> None:
         assert batch == pytest.approx({int(i): wanted[i] for i in events.item_keys}, rel=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"per_user": 1}, {"per_user": 2, "half_life_days": 1.0}, {"keep": 3}, PLAIN])
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_a_standing_kept_up_equals_the_batch_at_any_now(options: Mapping[str, Any], blocks: int) -> None:
+    """Events come in blocks and in any order: late ones, and those that push others out, count right too."""
+    rng = np.random.default_rng(5)
+    users, items, times = rng.integers(0, 6, 300), rng.integers(0, 8, 300), rng.integers(0, 20 * DAY_MS, 300)
+    actions, paid = rng.integers(0, 3, 300).astype(np.int16), rng.integers(0, 50, 300).astype(np.float32)
+    for by in ("clicks", "amount"):
+        hot = Hot(Hot.Config(**{**options, "by": by}), SHOP)
+        standing = Standing.empty()
+        for some in np.array_split(np.arange(300), blocks):
+            columns = (users[some], items[some], times[some], actions[some], paid[some])
+            standing = updated(hot, standing, Interactions.of(*columns, log_offsets=some))
+        log = Interactions.of(users, items, times, actions, paid)
+        for now in (20 * DAY_MS, 29 * DAY_MS):
+            batch = table(hot.solve(log, Catalogue.empty(), now))
+            assert table(standing.lists(now, hot.config)) == pytest.approx(batch, rel=1e-5)
+            assert len(batch) == min(8, hot.config.keep)
+
+
+def test_what_a_newer_event_pushes_out_is_taken_away_again() -> None:
+    # half-life 1 day, one event of a user on an item counts: 1 at day 0; at day 2 that of day 2 alone, not 1/4 + 1
+    hot = Hot(Hot.Config(per_user=1, half_life_days=1.0), Schema.parse({}))
+    one = np.zeros(1, dtype=np.int64)
+    standing = updated(hot, Standing.empty(), Interactions.of(one, one, one))
+    assert table(standing.lists(0, hot.config)) == {0: 1.0}
+    newer = updated(hot, standing, Interactions.of(one, one, one + 2 * DAY_MS))
+    assert table(newer.lists(2 * DAY_MS, hot.config)) == {0: 1.0}
+    late = updated(hot, newer, Interactions.of(one, one, one + DAY_MS))  # behind the one that counts
+    assert table(late.lists(2 * DAY_MS, hot.config)) == {0: 1.0}
+
+
 def test_regions_sum_to_the_global_list() -> None:
     lists = solve({"by": "region", "least": 1})
     assert lists.labels == ("global", "region:north", "region:south")
@@ -99,6 +134,74 @@ def test_a_region_of_few_events_has_no_list_of_its_own() -> None:
     # north has 4 counted events, south 1
     assert solve({"by": "region", "least": 2}).labels == ("global", "region:north")
     assert solve({"by": "region", "least": 5}).labels == ("global",)
+
+
+LANDS = Schema.parse({"users": {"town": "sparse", "land": "sparse"}, "region": "town"})
+# towns p q r in land x, s in y, t in z; user 6 is of no town, user 7 of a town without events, in x; user 8 of nothing
+PEOPLE = Profiles(
+    np.arange(9),
+    {
+        "town": np.array(["p", "p", "q", "r", "s", "t", None, "empty", None], dtype=object),
+        "land": np.array(["x", "x", "x", "x", "y", "z", "x", "x", None], dtype=object),
+    },
+)
+
+
+def travels() -> Interactions:
+    # user 0 (p) takes 1 three times, user 2 (q) 2, user 3 (r) 2, user 4 (s) 3 twice, user 5 (t) 4, user 6 (x) 5
+    users = np.array([0, 0, 0, 2, 3, 4, 4, 5, 6])
+    return Interactions.of(users, np.array([1, 1, 1, 2, 2, 3, 3, 4, 5]), np.arange(9))
+
+
+def test_countries_stand_between_regions_and_all() -> None:
+    hot = Hot(Hot.Config(by="region", country="land", least=2, **PLAIN), LANDS)
+    assert hot.reads == ("actions", "region", "user.land", "user.town")
+    lists = hot.solve(travels(), Catalogue(PEOPLE, Catalogue.empty().items), 0)
+    # q and r have one event each, t and z one: no list of their own
+    assert lists.labels == ("global", "country:x", "country:y", "region:p", "region:s")
+    assert table(lists, "region:p") == {1: 3.0}
+    assert table(lists, "country:x") == {1: 3.0, 2: 2.0, 5: 1.0}
+    assert table(lists) == {1: 3.0, 2: 2.0, 3: 2.0, 4: 1.0, 5: 1.0}
+    every = Hot(Hot.Config(by="region", country="land", least=1, **PLAIN), LANDS)
+    whole = every.solve(travels(), Catalogue(PEOPLE, Catalogue.empty().items), 0)
+    sums: dict[int, float] = {}
+    for label in ("country:x", "country:y", "country:z"):
+        for item, worth in table(whole, label).items():
+            sums[item] = sums.get(item, 0.0) + worth
+    assert sums == table(whole)
+
+
+def test_a_region_without_a_list_gets_its_countrys_and_then_everybodys() -> None:
+    hot = Hot(Hot.Config(by="region", country="land", least=2, **PLAIN), LANDS)
+    catalogue = Catalogue(PEOPLE, Catalogue.empty().items)
+    source = Popular(Popular.Config(country="land"), hot.solve(travels(), catalogue, 0), LANDS, PEOPLE)
+
+    def best(users: list[int], **told: list[str | None]) -> list[list[int]]:
+        n = len(users)
+        context = {name: np.array(values, dtype=object) for name, values in told.items()}
+        now = np.zeros(n, dtype=np.int64)
+        asked = make(np.array(users), now, 3, Ragged.empty(n), LANDS, catalogue, context=context)
+        owners, items, _ = source.recall(asked, 3, lambda owners, items: np.ones(len(items), dtype=bool))
+        return [items[owners == r].tolist() for r in range(n)]
+
+    region, country, world = [1], [1, 2, 5], [1, 2, 3]
+    # of p; of q: too few events; of a town without any; of a town whose land has too few; of no town; of nothing
+    assert best([0, 2, 7, 5, 6, 8]) == [region, country, country, world, country, world]
+    # strangers by what they tell: a region, a thin one, one nobody knows, one in a land that is told
+    assert best([-1] * 4, town=["p", "q", "far", "far"], land=[None, None, None, "y"]) == [region, country, world, [3]]
+    # a traveller's country is that of where the request comes from
+    assert best([4], town=["q"]) == [country]
+    plain = Popular(Popular.Config(), hot.solve(travels(), catalogue, 0), LANDS, PEOPLE)
+    asked = make(np.array([2]), np.zeros(1, np.int64), 3, Ragged.empty(1), LANDS, catalogue)
+    assert plain.recall(asked, 3, lambda owners, items: np.ones(len(items), dtype=bool))[1].tolist() == world
+
+
+def test_regions_that_are_numbers_are_named_as_requests_name_them() -> None:
+    # a column with a gap holds 5.0, a request says 5 or "5"
+    people = Profiles(np.arange(3), {"town": np.array([5.0, 5.0, np.nan])})
+    catalogue = Catalogue(people, Catalogue.empty().items)
+    lists = Hot(Hot.Config(by="region", least=1, **PLAIN), SHOP).solve(shop(), catalogue, 0)
+    assert lists.labels == ("global", "region:5")
 
 
 def test_users_of_no_region_count_globally() -> None:
@@ -128,9 +231,23 @@ def test_unknown_actions_and_missing_regions_are_refused() -> None:
     assert (
         str(error.value) == "hot.by: regions need a field of the users (set schema.region to a field of [schema.users])"
     )
+    for options, message in (
+        ({"country": "land"}, 'a country is what a region is in (set by = "region", or take country away)'),
+        ({"by": "region", "country": "twn"}, "no user field is called 'twn' (did you mean town?)"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            Hot(Hot.Config(**options), SHOP)  # type: ignore[arg-type]
+        assert str(error.value) == f"hot.country: {message}"
+
+
+def test_whoever_is_new_is_served_what_nobody_took_is_not() -> None:
+    assert (Hot.cold_users, Hot.cold_items) == (True, False)
+    assert 9 not in table(solve({}))  # shown, and taken by nobody
 
 
 def test_an_empty_log_gives_no_items() -> None:
     none = np.zeros(0, dtype=np.int64)
     for config in (Hot.Config(), Hot.Config(by="region")):
-        assert len(Hot(config, SHOP).solve(Interactions.of(none, none), TOWNS, 0).items) == 0
+        hot = Hot(config, SHOP)
+        assert len(hot.solve(Interactions.of(none, none), TOWNS, 0).items) == 0
+        assert len(updated(hot, Standing.empty(), Interactions.of(none, none)).items) == 0

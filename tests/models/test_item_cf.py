@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shortlist.candidates import Ragged, Requests
 from shortlist.config import build
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import DataError
+from shortlist.errors import CapacityError, ConfigError, DataError
 from shortlist.forms import Lists
+from shortlist.funnel.sources.neighbours import Neighbours
 from shortlist.models.recall.item_cf import HOUR_MS, ItemCF
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles, Schema
@@ -289,3 +291,43 @@ def test_large_keys_with_gaps() -> None:
     lists = solve(log((0, 10**12, 0), (0, 7, 1)), {"weights": "binary"})
     assert lists.keys.tolist() == [7, 10**12]
     assert score(lists, 7, 10**12) == 1.0
+
+
+def test_an_isolated_item_and_a_user_with_one_event_have_no_neighbours() -> None:
+    lists = solve(log((0, 1, 0), (0, 2, 1), (1, 9, 0), (2, 1, 0)), {"weights": "binary"})
+    assert lists.keys.tolist() == [1, 2]
+    assert score(lists, 1, 2) == pytest.approx(1 / 2**0.5)  # |U_1| = 2, |U_2| = 1
+
+
+def test_a_strangers_history_counts_by_its_age_an_item_nobody_took_does_not() -> None:
+    # user 9 is not in the log: took 1 a day ago (half of it, half-life a day), 2 just now, 77 that nobody has. With
+    # equal |U_i| = 2: s(1,3) = 1/2, s(2,4) = 1/2
+    assert (ItemCF.cold_users, ItemCF.cold_items) == (True, False)
+    events = log((0, 1, 0), (0, 3, 0), (1, 2, 0), (1, 4, 0), (2, 1, 0), (3, 2, 0), (4, 3, 0), (5, 4, 0))
+    lists = solve(events, {"weights": "binary"})
+    times = np.array([0, 24, 24]) * HOUR_MS
+    history = Ragged(np.array([0, 3]), np.array([1, 77, 2]), times, np.zeros(3, dtype=np.int16))
+    asked = Requests(np.array([9]), np.array([24 * HOUR_MS]), 5, history, Ragged.empty(1), Ragged.empty(1))
+    recalled = Neighbours(Neighbours.Config(half_life_hours=24.0), lists, PLAIN).recall(
+        asked, 5, lambda owners, items: np.ones(len(items), dtype=bool)
+    )
+    assert recalled[1].tolist() == [4, 3]
+    assert recalled[2].tolist() == pytest.approx([0.5, 0.25])
+
+
+def test_bad_input() -> None:
+    with pytest.raises(CapacityError) as large:
+        solve(log((0, 1, 0), (0, 2, 0)), {"budget_bytes": 10})
+    assert str(large.value) == (
+        "item_cf: 2 items need 0.0 GiB, the budget is 0.0 GiB (raise budget_bytes or lower keep)"
+    )
+    with pytest.raises(ConfigError) as none:
+        build(ItemCF.Config, {"keep": 0}, "recall.similar")
+    assert str(none.value) == "recall.similar.keep: should be at least 1, got 0 (correct the value)"
+    # an event without a value, or with one that is no number, is left out where values count
+    users, items = np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 1, 2])
+    values = np.array([1, 3, np.nan, 1, 5], dtype=np.float32)
+    rated = solve(Interactions.of(users, items, values=values), {"weights": "rating"})
+    assert len(rated) == 0  # 1 and 2 are opposite for both, 3 was never rated
+    constant = solve(Interactions.of(users, items, values=np.full(5, 4, dtype=np.float32)), {"weights": "rating"})
+    assert len(constant) == 0

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from tests.serving.world import ITEMS, NOW, USERS, serving
@@ -17,7 +17,7 @@ from shortlist.serving.openapi import CALLS
 
 POSTS = [call.path for call in CALLS if call.method == "POST"]
 GETS = [call.path for call in CALLS if call.method == "GET"]
-FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150)
 
 TEXT = st.text(max_size=30)
 NUMBER = st.one_of(st.integers(), st.floats(), st.integers(-3, 30), st.just(2**63), st.just(10**400))

@@ -16,12 +16,14 @@ from starlette.testclient import TestClient
 from tests.serving.process import serve
 from tests.serving.world import NOW, World
 
+from shortlist.artifact import Releases
+from shortlist.cli import main
 from shortlist.config import Project, load
 from shortlist.errors import DataError
 from shortlist.events import filing
 from shortlist.events.compact import DAY_MS, HOUR_MS, Report, compact
 from shortlist.feedback import upkeep as module
-from shortlist.feedback.live import Following
+from shortlist.feedback.live import Following, states
 from shortlist.feedback.upkeep import Upkeep
 from shortlist.schema import MISSING
 from shortlist.serving.engine import Engine
@@ -251,6 +253,24 @@ def test_stores_of_releases_that_are_gone_are_removed(tmp_path: Path) -> None:
             own.stop()
         assert sorted(folder.name for folder in place.iterdir()) == sorted([*live, "b" * 12])
         assert engine.recommend("ann").degraded == []
+
+
+def test_the_command_takes_a_deleted_user_out_of_the_store(tmp_path: Path) -> None:
+    """Where no server runs and nothing follows, `compact` does."""
+    with served(tmp_path, '[serve]\nstore = "lmdb:"\n') as (project, world, engine):
+        key = world.log.key("user", GONE)
+        until(lambda: engine.live.users.follower.lag == 0)
+    words = ["--project", str(tmp_path)]
+
+    def kept() -> bool:
+        with closing(states(project, Releases(project.home / "releases").load(), write=False).blobs) as store:
+            return key in store.keys("user").tolist()
+
+    assert kept()
+    assert main(["erase", GONE, *words]) == 0
+    assert kept()
+    assert main(["compact", *words]) == 0
+    assert not kept()
 
 
 def metrics(url: str) -> bytes:

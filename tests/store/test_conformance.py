@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.store.servers import Server
@@ -275,7 +275,7 @@ STEPS = st.lists(
 
 
 @every
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(steps=STEPS)
 def test_any_steps_end_as_in_plain_dicts(
     home: Home, steps: list[tuple[str, dict[str, dict[int, bytes | None]]]]

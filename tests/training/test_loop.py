@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.training.checkpoints import fingerprint
-from shortlist.training.curves import draw, read
+from shortlist.training.curves import draw, ended, read
 from shortlist.training.loop import LOG, Loop, Step, train
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.objectives.softmax import Softmax
@@ -484,6 +484,7 @@ def test_the_log_becomes_a_picture(tmp_path: Path) -> None:
     records = read(tmp_path / LOG)
     assert [r["metrics"] for r in records if "metrics" in r] == [{"hit@10": 0.25}, {"hit@10": 0.5}, {"hit@10": 0.125}]
     assert set(records[0]) == {"epoch", "step", "loss", "parts", "rows_per_second"}
+    assert ended(tmp_path / LOG) == {"loss": records[-1]["loss"], "hit@10": 0.5}
     svg = draw(records)
     assert svg.startswith("<svg role=")
     for text in (">loss<", ">hit@10<", ">0.5<", ">step<"):

@@ -19,15 +19,23 @@ def command(project_file: str, as_json: bool) -> None:
 
     Ends with 1 when an erasure could not be finished. A server does the same by itself.
     """
+    from contextlib import closing
+
     from shortlist.events.compact import compact
+    from shortlist.events.opening import open_log
+    from shortlist.feedback.stores import tidy
 
     project = load(project_file)
     with progress("compact"):
         report = compact(project, now())
+        with closing(open_log(project)) as log:
+            tidy(project, log)
     if as_json:
         emit(asdict(report))
     else:
         print(f"{report.sealed} events sealed in {report.files} files, {report.dropped} dropped")
+        if report.row_files:
+            print(f"{report.row_files} files of served rows dropped")
         print(f"{report.erased} users erased, {report.waiting} waiting")
         for place, rows in report.gone.items():
             print(f"  {rows} rows from {place}")

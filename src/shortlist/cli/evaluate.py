@@ -24,10 +24,11 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, channel
     """Every channel, the merged candidates and the page: recall, NDCG, coverage, with intervals; and a report."""
     from shortlist.evaluation import outcome
     from shortlist.evaluation.data_report import plain
-    from shortlist.evaluation.project import digest, evaluate, open_data, train, trained
+    from shortlist.evaluation.project import digest, evaluate, open_data, scene_of, train, trained
     from shortlist.evaluation.report import write_map, write_report
 
     project = load(project_file)
+    scene = scene_of(project, scene)  # before models are trained for it
     data, part = open_data(project), cast(Literal["valid", "test"], on)
     took: dict[str, float] = {}
     if trained(data, part) is None:
@@ -57,13 +58,14 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, channel
         every["features"] = plain(drift)
     (reports / "metrics.json").write_text(json.dumps(every), encoding="utf-8")
     started = time.perf_counter()
-    page = outcome.item_map_page(data, part, project.config.seed) if mapped else None
+    page = outcome.item_map_page(data, part, project.config.seed, folder=reports) if mapped else None
     if page is not None:
         write_map(page, reports / "map.html")
         took["map"] = time.perf_counter() - started
-        say(f"map: {reports / 'map.html'}")
+        say(f"map: {reports / 'map.html'} (as a picture and as coordinates: item_map.png, item_map.csv)")
     else:
-        (reports / "map.html").unlink(missing_ok=True)  # of an earlier evaluation
+        for name in ("map.html", *outcome.MAP_FILES):  # of an earlier evaluation
+            (reports / name).unlink(missing_ok=True)
     told = outcome.report(
         found, project.config, data.catalogue.items.keys, took, outcome.runs(data, part), "map.html" if page else None,
         drift,

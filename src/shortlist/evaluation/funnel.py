@@ -175,7 +175,7 @@ def measure(
                 accuracy(lists, label_offsets, labels, cuts),
                 {k: coverage(e) for k, e in seen.items()},
                 {k: gini(e) for k, e in seen.items()},
-                {k: float(np.nanmean(self_information(lists[:, :k], items, popularity, users))) for k in cuts},
+                {k: _known_mean(self_information(lists[:, :k], items, popularity, users)) for k in cuts},
             )
         )
     deepest = _deepest(listed)
@@ -188,6 +188,12 @@ def measure(
     overlap = shared / size[:, None]
     alone = tuple(float(x) for x in single / size)
     return Measured(tuple(listed), tuple(ks), page, overlap, alone, left_out, counts, took, len(requests), labelled)
+
+
+def _known_mean(values: NDArray[np.float64]) -> float:
+    """Without NaN; of a channel that brought nothing, NaN."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _deepest(listed: Sequence[Listed]) -> int:

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from shortlist.evaluation.funnel import Listed, Measured
 from shortlist.evaluation.project import Data, Outcome, histories_before, trained
 from shortlist.evaluation.report import ChannelFigures, Cut, MapPage, Part, Report, Row, Run, Score
 from shortlist.evaluation.stages import DEPTH, MERGE, Staged
-from shortlist.evaluation.tsne import chance, item_map, picture, purity
+from shortlist.evaluation.tsne import MAP_FILES, chance, item_map, picture, purity, write
 from shortlist.forms import Vectors
 from shortlist.metrics.beyond import exposure
 from shortlist.metrics.bootstrap import Estimate, difference, mean, means
@@ -26,7 +27,7 @@ from shortlist.training.curves import read
 
 __all__ = [
     "figures", "cohort_figures", "stage_figures", "channel_figures", "channel_table", "overlap_table", "table",
-    "verdicts", "report", "runs", "data_report", "item_map_page",
+    "verdicts", "report", "runs", "data_report", "item_map_page", "MAP_FILES",
 ]  # fmt: skip
 
 ASKED = 2_000  # events whose moments features are looked at
@@ -39,14 +40,14 @@ def estimates(listed: Listed, seed: int) -> dict[str, Estimate]:
 
 
 def figures(outcome: Outcome, seed: int) -> Figures:
-    """`{list: {metric: [value, low, high]}}`: what `--json` prints and a release carries."""
+    """`{list: {metric: [value, low, high]}}`, without what is unknown: what `--json` prints and a release carries."""
     out: Figures = {}
     for listed in outcome.measured.listed:
         row = {name: [e.value, e.low, e.high] for name, e in estimates(listed, seed).items()}
         row |= {f"coverage@{k}": [value] * 3 for k, value in listed.coverage.items()}
         drawn = means(outcome.sampled.get(listed.name, {}), np.random.default_rng(seed))
         row |= {f"sampled_{name}": [e.value, e.low, e.high] for name, e in drawn.items()}
-        out[listed.name] = row
+        out[listed.name] = {name: values for name, values in row.items() if np.isfinite(values).all()}
     return out
 
 
@@ -107,7 +108,8 @@ def verdicts(measured: Measured, seed: int) -> list[str]:
     out = []
     best = measured.best_channel(recall).name
     _, share = measured.compare("merged", best, recall, seed)
-    out.append(f"merged {recall} is {_span(share)} of the best channel ({best})")
+    if np.isfinite(share.value):  # nothing is no measure of anything
+        out.append(f"merged {recall} is {_span(share)} of the best channel ({best})")
     for name, column in measured.left_out.items():
         lost = mean(measured.of("merged").columns[recall] - column, np.random.default_rng(seed))
         out.append(f"without {name} the merge loses {_span(lost)} {recall}")
@@ -116,7 +118,8 @@ def verdicts(measured: Measured, seed: int) -> list[str]:
     out.append(f"page {ndcg} minus the best channel ({best}): {_span(gap)}")
     if "hot" in {c.name for c in measured.channels} and best != "hot":
         _, times = measured.compare("page", "hot", ndcg, seed)
-        out.append(f"page {ndcg} is {_span(times, 2)} times the hot list's")
+        if np.isfinite(times.value):
+            out.append(f"page {ndcg} is {_span(times, 2)} times the hot list's")
     return out
 
 
@@ -247,8 +250,8 @@ def channel_figures(outcome: Outcome, seed: int) -> dict[str, Any]:
     for n, channel in enumerate(measured.channels):
         lost = mean(merged - measured.left_out[channel.name], np.random.default_rng(seed))
         row: dict[str, Any] = {"figures": told[channel.name], "alone": measured.alone[n]}
-        row |= {f"gini@{k}": value for k, value in channel.gini.items()}
-        row |= {f"novelty@{k}": value for k, value in channel.novelty.items()}
+        row |= {f"gini@{k}": value for k, value in channel.gini.items() if np.isfinite(value)}
+        row |= {f"novelty@{k}": value for k, value in channel.novelty.items() if np.isfinite(value)}
         row["adds"] = [lost.value, lost.low, lost.high]
         cost = outcome.costs.get(channel.name)
         if cost is not None:
@@ -270,7 +273,9 @@ def channel_table(found: dict[str, Any], cohorts: Mapping[str, Any], page: int) 
         told = row["figures"]
         k = page if f"coverage@{page}" in told else found["deepest"]
         cells = [_cell(told[deep], interval=True), _cell(row["adds"], interval=True), f"{100 * row['alone']:.1f} %"]
-        cells += [f"{told[f'coverage@{k}'][0]:.3f}", f"{row[f'novelty@{k}']:.2f}", f"{row[f'gini@{k}']:.3f}"]
+        cells += [f"{told[f'coverage@{k}'][0]:.3f}"]
+        wanted = ((f"novelty@{k}", 2), (f"gini@{k}", 3))  # unknown of a channel that brings nothing
+        cells += [f"{row[name]:.{digits}f}" if name in row else "" for name, digits in wanted]
         for cohort in names:
             value = cohorts[cohort]["figures"].get(name, {}).get(deep)
             cells.append(f"{value[0]:.4f}" if value else "")
@@ -360,8 +365,11 @@ def data_report(data: Data, on: Literal["valid", "test"], seed: int) -> DataRepo
     return compared(samples[0], samples[1], ("training", on))
 
 
-def item_map_page(data: Data, on: Literal["valid", "test"], seed: int, limit: int = 1500) -> MapPage | None:
-    """A map of at most `limit` items by the first channel that has vectors; None where no channel has."""
+def item_map_page(
+    data: Data, on: Literal["valid", "test"], seed: int, limit: int = 1500, folder: Path | None = None
+) -> MapPage | None:
+    """A map of at most `limit` items by the first channel that has vectors; None where no channel has. With a `folder`
+    its picture and its coordinates are written there too, as files (`MAP_FILES`)."""
     for name, artifact in (trained(data, on) or {}).items():
         form = artifact.form() if artifact.manifest.form is not None else None
         if not isinstance(form, Vectors) or len(form.keys) < 2:
@@ -381,6 +389,8 @@ def item_map_page(data: Data, on: Literal["valid", "test"], seed: int, limit: in
         some = f"{len(shown):,} of {len(form.keys):,} items" if len(shown) < len(form.keys) else f"{len(shown):,} items"
         words = f"{some} as the channel {name} sees them{colour}."
         svg = picture(found.places, shown, names)
+        if folder is not None:
+            write(folder, found, shown, names)
         near, random = purity(found.vectors, codes), chance(codes)
         return MapPage("A map of the items", words, svg, 10, near, random)
     return None

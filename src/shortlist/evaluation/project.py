@@ -48,7 +48,10 @@ if TYPE_CHECKING:  # they load torch
     from shortlist.dataset.logged import LoggedData
     from shortlist.training.learn import RankerData
 
-__all__ = ["Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "evaluate", "publish"]
+__all__ = [
+    "Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "scene_of", "evaluate",
+    "publish",
+]  # fmt: skip
 
 Part = Literal["valid", "test", "release"]
 STAGED = 1000  # requests that scoring stages are judged on
@@ -422,6 +425,15 @@ def held_out(data: Data, on: Literal["valid", "test"], n: int) -> HeldOut:
     return HeldOut(data.requests(users, now, n, events, context), offsets, labels)
 
 
+def scene_of(project: Project, name: str | None) -> str:
+    """A scene by name, the first one by default. Raises ConfigError for one that is not there."""
+    scenes = project.config.scene
+    name = next(iter(scenes)) if name is None else name
+    if name not in scenes:
+        raise ConfigError(f"no scene is called {name!r}", where="scene", hint=nearest(name, list(scenes)))
+    return name
+
+
 def evaluate(
     data: Data,
     on: Literal["valid", "test"] = "test",
@@ -433,10 +445,7 @@ def evaluate(
 
     Raises ArtifactError when these are missing or stale, ConfigError for an unknown scene.
     """
-    scenes = data.project.config.scene
-    scene = next(iter(scenes)) if scene is None else scene
-    if scene not in scenes:
-        raise ConfigError(f"no scene is called {scene!r}", where="scene", hint=nearest(scene, list(scenes)))
+    scene = scene_of(data.project, scene)
     artifacts = trained(data, on)
     if artifacts is None:
         hint = f"run `shortlist train --for {on}`"

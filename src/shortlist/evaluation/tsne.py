@@ -18,7 +18,7 @@ from scipy import sparse
 
 from shortlist.forms import Vectors
 
-__all__ = ["ItemMap", "item_map", "tsne", "purity", "chance", "picture", "write"]
+__all__ = ["ItemMap", "item_map", "tsne", "purity", "chance", "picture", "write", "MAP_FILES"]
 
 Real = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -27,6 +27,7 @@ Ints = NDArray[np.int64]
 EXAGGERATION, EARLY = 12.0, 250  # how much stronger neighbours pull at first, and for how many steps
 BLOCK = 1 << 17  # numbers of a distance block: what a core keeps near
 
+MAP_FILES = ("item_map.svg", "item_map.png", "item_map.csv")
 COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2", "#edc948", "#ff9da7", "#9c755f", "#86bc25")
 OTHER = "#9aa4b2"
 WIDTH, HEIGHT, MARGIN, LEGEND = 640, 560, 12, 180
@@ -226,8 +227,9 @@ def write(folder: Path, found: ItemMap, titles: Sequence[str], categories: Seque
 
     folder.mkdir(parents=True, exist_ok=True)
     svg = picture(found.places, titles, categories)
-    (folder / "item_map.svg").write_text(svg, encoding="utf-8")
-    (folder / "item_map.png").write_bytes(vl_convert.svg_to_png(svg, scale=2))
+    drawn, photo, places = (folder / name for name in MAP_FILES)
+    drawn.write_text(svg, encoding="utf-8")
+    photo.write_bytes(vl_convert.svg_to_png(svg, scale=2))
     x, y = found.places[:, 0], found.places[:, 1]
     columns = {"key": found.keys, "x": x, "y": y, "title": list(titles), "category": list(categories)}
-    pl.DataFrame(columns, schema_overrides={"category": pl.String}).write_csv(folder / "item_map.csv")
+    pl.DataFrame(columns, schema_overrides={"category": pl.String}).write_csv(places)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from shortlist.config import Project
-from shortlist.events import erase, filing
+from shortlist.events import erase, filing, slates
 from shortlist.events.base import Log
 from shortlist.events.log import LAST
 from shortlist.events.opening import open_log
@@ -26,8 +26,8 @@ BLOCK = 50_000  # rows of the table that are held as Python objects
 
 @dataclass(frozen=True)
 class Report:
-    """What a compaction did: events `sealed` into so many `files`, events `dropped` for their age; users `erased`, and
-    how many rows of theirs lay where (`gone`).
+    """What a compaction did: events `sealed` into so many `files`, events `dropped` for their age, and files of served
+    rows (`row_files`); users `erased`, and how many rows of theirs lay where (`gone`).
 
     `left` are places where an erasure could not be done, with the reason: those users stay `waiting`. `learned` are
     artifacts whose weights have a row for an erased user: it is named by nothing any more, and leaves when a model is
@@ -44,6 +44,7 @@ class Report:
     learned: list[str] = field(default_factory=list)
     waiting: int = 0
     overdue: int = 0
+    row_files: int = 0
 
 
 def compact(project: Project, now: int) -> Report:
@@ -60,7 +61,10 @@ def compact(project: Project, now: int) -> Report:
         keep = config.keep_days
         over = config.seal_after_days if keep is None else min(config.seal_after_days, keep)
         made = seal(log, (now // DAY_MS - over) * DAY_MS)
-        dropped = drop(log, (now // DAY_MS - keep) * DAY_MS) if keep is not None else 0
+        dropped = aged = 0
+        if keep is not None:
+            dropped = drop(log, (now // DAY_MS - keep) * DAY_MS)
+            aged = slates.drop(project.home / slates.FOLDER, (now // DAY_MS - keep) * DAY_MS)
         users = filing.waiting(log.database)
         gone, left = erase.erase(project.home, log, users) if users else ({}, {})
         done = bool(users) and not left and filing.scrub(log.database, users, now)
@@ -75,6 +79,7 @@ def compact(project: Project, now: int) -> Report:
             learned=erase.learned(project.home, [user.user for user in users]) if users else [],
             waiting=len(late),
             overdue=sum(user.erased_ms < now - config.erase_within_hours * HOUR_MS for user in late),
+            row_files=aged,
         )
 
 

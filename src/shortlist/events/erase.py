@@ -1,5 +1,6 @@
 """Erased users are taken out of everything under `var/` that holds rows of them: files of events, tables of users,
-logged rows, releases. What models have learned from them stays until a model is trained and published anew; it is told.
+logged rows, lists of users that were fitted, releases. What models have learned from them stays until a model is
+trained and published anew; it is told.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from shortlist.artifact import MANIFEST, Artifact, Releases, load
+from shortlist.artifact import MANIFEST, Artifact, Releases, load, rewrite
 from shortlist.errors import ArtifactError
 from shortlist.events import filing, slates
 from shortlist.events.base import Log
@@ -17,7 +18,7 @@ from shortlist.events.filing import Waiting
 from shortlist.events.log import erased_id
 from shortlist.events.segments import sync, write
 
-__all__ = ["erase", "learned"]
+__all__ = ["erase", "learned", "stranger"]
 
 KNOWN_USERS = "fitted.users"  # the array of an artifact that holds the keys of users whose weights it learned
 
@@ -25,11 +26,18 @@ KNOWN_USERS = "fitted.users"  # the array of an artifact that holds the keys of 
 def erase(home: Path, log: Log, users: Sequence[Waiting]) -> tuple[dict[str, int], dict[str, str]]:
     """Rows taken out by place, and what could not be done by place: a damaged release, say. Safe to repeat."""
     keys = [user.user for user in users]
+    left: dict[str, str] = {}
     gone = {"log.db": sum(user.rows for user in users), **_events(log, keys)}
     for name in ("users.parquet", "published.parquet"):
         gone[name] = _table(home / name, "key" if name == "users.parquet" else "user", keys)
     gone["rows"] = slates.erase(home / slates.FOLDER, [user.id for user in users if user.id])
-    left: dict[str, str] = {}
+    for manifest in sorted((home / "models").glob(f"**/{MANIFEST}")):
+        place = str(manifest.parent.relative_to(home))
+        try:
+            if load(manifest.parent, verify=False).names("arrow"):
+                gone[place] = rewrite(manifest.parent, lambda name, table: _without(name, table, keys))
+        except ArtifactError as error:
+            left[place] = str(error)
     releases = Releases(home / "releases")
     releases.tidy()
     for release in releases.list():
@@ -41,10 +49,22 @@ def erase(home: Path, log: Log, users: Sequence[Waiting]) -> tuple[dict[str, int
     return {place: rows for place, rows in gone.items() if rows}, left
 
 
+def stranger(home: Path, log: Log, user: str, now: int) -> int:
+    """Take out at once what was served to an id that has no key, of one who asked and did nothing yet: slates, and
+    their rows. Returns how many of both there were."""
+    count: int = log.database.select("SELECT count(*) FROM served WHERE user = ?", (user,))[0][0]
+    if count:
+        log.erase(user, now)
+        log.database.vacuum()
+    return count + slates.erase(home / slates.FOLDER, [user])
+
+
 def learned(home: Path, keys: Sequence[int]) -> list[str]:
     """Artifacts whose weights were learned with a row for one of these users."""
     found = []
-    for manifest in sorted([*home.glob(f"releases/*/artifacts/*/{MANIFEST}"), *home.glob(f"models/**/{MANIFEST}")]):
+    releases = [folder for folder in home.glob("releases/*") if not folder.is_symlink()]
+    held = [manifest for folder in releases for manifest in folder.glob(f"artifacts/*/{MANIFEST}")]
+    for manifest in sorted([*held, *home.glob(f"models/**/{MANIFEST}")]):
         try:
             if _knows(load(manifest.parent, verify=False), keys):
                 found.append(str(manifest.parent.relative_to(home)))

@@ -4,6 +4,7 @@ A file is a schema and whole record batches behind it, appended as they come; it
 left out. What was written may come again: rows are told apart by (request_id, item). Nothing is synced batch by batch.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -14,16 +15,18 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from shortlist.errors import DataError
 
-__all__ = ["Writer", "Found", "read", "erase", "digest", "FOLDER"]
+__all__ = ["Writer", "Found", "read", "erase", "drop", "digest", "FOLDER"]
 
 LOG = logging.getLogger("shortlist.events")
 FOLDER = "rows"  # under `var/`
+HOUR = "%Y%m%dT%H"  # what the name of a file begins with, UTC
 HOUR_MS = 3_600_000
 BATCH = 3  # header type of a record batch in an Arrow message
 
@@ -69,7 +72,7 @@ class Writer:
         mine = {name: rows.schema[name] for name in rows.columns}
         self._schema = mine | {name: kind for name, kind in before.items() if name not in mine}
         self.folder.mkdir(parents=True, exist_ok=True)
-        begun = time.strftime("%Y%m%dT%H", time.gmtime(hour * 3600))
+        begun = time.strftime(HOUR, time.gmtime(hour * 3600))
         self._path = self.folder / f"{begun}-{os.getpid()}-{secrets.token_hex(4)}.arrow"
         file = self._file = io.FileIO(self._path, "a+b")
         self._hour = hour
@@ -137,6 +140,18 @@ def erase(folder: Path, users: Sequence[str]) -> int:
                 os.fsync(out.fileno())
             os.replace(file.with_suffix(".tmp"), file)
     return gone
+
+
+def drop(folder: Path, before: int) -> int:
+    """Remove the files of hours that were over by a moment (UTC ms). Returns how many. A file of another name stays."""
+    dropped = 0
+    for file in _files(folder):
+        with contextlib.suppress(ValueError):
+            hour = datetime.strptime(file.name.partition("-")[0], HOUR).replace(tzinfo=UTC)
+            if hour.timestamp() * 1000 + HOUR_MS <= before:
+                file.unlink(missing_ok=True)
+                dropped += 1
+    return dropped
 
 
 def digest(folder: Path) -> str:

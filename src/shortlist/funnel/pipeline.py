@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.candidates import ALIVE, BACKFILL, Candidates, Mask, Ragged, Requests, Slates, stack
+from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 
 __all__ = [
@@ -317,6 +318,8 @@ class Funnel:
             fused = np.asarray(stage.fuse(terms, len(living)), dtype=np.float64)
             if fused.shape != living.shape:
                 raise ValueError(f"stage {stage.name!r} returned scores of shape {fused.shape}, not {living.shape}")
+            if strict:
+                _sound_fuse(stage, terms, fused)
         except Exception as error:
             if strict:
                 raise
@@ -434,6 +437,16 @@ def _finite(
         raise ValueError(f"{int(hit.sum())} scores of {name!r} are not finite")
     _note(degraded, f"nan:{name}", np.bincount(candidates.owners[hit], minlength=len(candidates.offsets) - 1) > 0)
     return np.where(lost, np.nan, values)
+
+
+def _sound_fuse(stage: Stage, terms: Mapping[str, NDArray[Any]], fused: NDArray[np.float64]) -> None:
+    """Raises ConfigError where the expression makes of finite numbers what is none."""
+    lost = ~np.isfinite(fused)
+    for name in stage.fuse.names:
+        lost &= np.isfinite(terms[name])
+    if bool(lost.any()):
+        what = f"{stage.fuse.text!r} is not finite for {int(lost.sum())} of {len(lost)} candidates"
+        raise ConfigError(what, where=f"{stage.name}.fuse", hint="it divides by 0, or its numbers are too large")
 
 
 def sound(rows: Recalled, requests: int) -> Recalled:

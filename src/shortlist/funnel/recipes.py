@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+import numpy as np
+
 from shortlist.artifact import Artifact
 from shortlist.config import (
     ChannelConfig,
@@ -203,11 +205,15 @@ def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:
 
 
 def _fuse(name: str, table: Mapping[str, Any]) -> Expression:
-    """The stage's expression over tasks and the merge's score. Raises ConfigError for any other name."""
+    """The stage's expression over tasks and the merge's score. Raises ConfigError for any other name, and for one that
+    gives no number."""
     fuse = Expression.parse(table["fuse"], f"{name}.fuse")
     for word in sorted(fuse.names):
         if word not in (*table["tasks"], "merge"):
             raise ConfigError(f"no task is called {word!r}", where=f"{name}.fuse", hint=nearest(word, table["tasks"]))
+    if fuse({word: np.ones(1) for word in fuse.names}, 1).dtype.kind not in "biuf":
+        hint = f"write a score, e.g. {table['tasks'][0]} * merge"
+        raise ConfigError(f"{table['fuse']!r} is no number", where=f"{name}.fuse", hint=hint)
     return fuse
 
 

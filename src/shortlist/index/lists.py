@@ -1,7 +1,7 @@
 """Lists made searchable: sums of the lists of some keys, for one request or thousands. R requests, H keys
 asked, K lists, I items."""
 
-__all__ = ["Kept", "KeptIndex", "ListIndex", "cut", "searchable"]
+__all__ = ["Kept", "KeptIndex", "LargeLists", "ListIndex", "cut", "searchable"]
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from shortlist.artifact import MAPPED_ABOVE
 from shortlist.forms import Lists
 from shortlist.index.cut import Floats, Ints, Keep, Rows, cut
 
@@ -105,8 +106,36 @@ class KeptIndex:
         return ListIndex(self.form.take(keys)).top(owners, keys, weights, n, keep)
 
 
+class LargeLists:
+    """Lists that are mapped and stay where they lie: those asked for are read, each up to its first `most` items."""
+
+    def __init__(self, form: Lists, most: int | None = None) -> None:
+        self.form, self.most = form, most
+        self.places = {label: place for place, label in enumerate(form.labels)}
+
+    def take(self, keys: Ints) -> Lists:
+        form, wanted = self.form, np.unique(keys)
+        at = np.minimum(np.searchsorted(form.keys, wanted), max(len(form) - 1, 0))
+        return self._at(at[form.keys[at] == wanted] if len(form) else at[:0])
+
+    def named(self, labels: Iterable[str]) -> Lists:
+        return self._at(np.array(sorted(self.places[v] for v in set(labels) & set(self.places)), dtype=np.int64))
+
+    def _at(self, at: Ints) -> Lists:
+        form, starts = self.form, self.form.offsets[at]
+        counts = form.offsets[at + 1] - starts
+        if self.most is not None:
+            counts = np.minimum(counts, self.most)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        labels = tuple(form.labels[place] for place in at) if form.labels else ()
+        return Lists(form.keys[at], offsets, form.items[rows], form.scores[rows], labels)
+
+
 def searchable(form: Lists | Kept) -> ListIndex | KeptIndex:
-    """The index over lists, wherever they are."""
+    """The index over lists, wherever they are. Those too large to be read by every process stay mapped."""
+    if isinstance(form, Lists) and form.items.nbytes > MAPPED_ABOVE:
+        return KeptIndex(LargeLists(form))
     return ListIndex(form) if isinstance(form, Lists) else KeptIndex(form)
 
 

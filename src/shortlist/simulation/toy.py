@@ -26,11 +26,11 @@ class Toy:
 
     @staticmethod
     def schema() -> Schema:
-        """What its columns mean: one action, a region, a category, a time of publishing."""
+        """What its columns mean: one action, a region, a category, a time of publishing, a vector of content."""
         return Schema.parse(
             {
                 "users": {"region": "sparse"},
-                "items": {"category": "sparse", "published": "time"},
+                "items": {"category": "sparse", "published": "time", "content": "vec"},
                 "region": "region",
                 "category": "category",
                 "published": "published",
@@ -53,7 +53,7 @@ class Toy:
         people, shelf = world.catalogue.users, world.catalogue.items
         catalogue = Catalogue(
             Profiles(people.keys, {"region": people.columns["region"]}),
-            Profiles(shelf.keys, {name: shelf.columns[name] for name in ("category", "published")}),
+            Profiles(shelf.keys, {name: shelf.columns[name] for name in ("category", "published", "content")}),
         )
         log = Interactions.of(clicks.users, clicks.items, clicks.times)
         return cls(log, catalogue, int(clicks.times[-1]) + 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from shortlist.errors import DataError
 
-__all__ = ["read", "draw"]
+__all__ = ["read", "ended", "draw"]
 
 INK, SOFT, GRID = "#1d2430", "#5d6675", "#e4e7ec"
 BLUE, TEAL, ORANGE = "#5b8def", "#1f9d8a", "#e0803a"
@@ -30,6 +30,14 @@ def read(log: str | Path) -> list[dict[str, Any]]:
                 break
             raise DataError("not a record", where=f"{log}, line {n + 1}", hint="name a run's log") from None
     return records
+
+
+def ended(log: str | Path) -> dict[str, float]:
+    """The last `loss` that a run wrote down and the metrics of its best validation, also those of before a stop.
+    Raises DataError."""
+    records = read(log)
+    best: dict[str, float] = next((r["metrics"] for r in reversed(records) if r.get("best")), {})
+    return {"loss": records[-1]["loss"], **best} if records else {}
 
 
 def draw(records: Sequence[Mapping[str, Any]]) -> str:

@@ -22,8 +22,9 @@ from shortlist.errors import ConfigError, DataError
 from shortlist.features.content import Keyed
 from shortlist.models.content.contrastive import IMAGE, TEXT, Contrastive
 from shortlist.training.checkpoints import fingerprint
+from shortlist.training.curves import ended
 from shortlist.training.learn import own, threads
-from shortlist.training.loop import Loop, train
+from shortlist.training.loop import LOG, Loop, train
 from shortlist.training.objectives.infonce import InfoNce
 
 __all__ = ["Joint", "Training", "joint", "restored"]
@@ -125,6 +126,8 @@ def joint(
         for step in train(learned, objective, batches, loop, validate=validate, folder=place, fingerprint=identity):
             metrics["loss"] = step.loss
             metrics |= step.metrics if step.best else {}
+    if place is not None:
+        metrics |= ended(place / LOG)  # of all of the run, whatever part of it was now
     keys, vectors = Joint(learned.cpu().eval())(image, text)
     weights = {f"{WEIGHT}{name}": t.detach().cpu().numpy() for name, t in learned.state_dict().items()}
     return save(

@@ -39,9 +39,11 @@ from shortlist.models.learned import Learned, parts
 from shortlist.schema import FIRST, Catalogue, Schema
 from shortlist.training.calibrate import Isotonic, isotonic, platt
 from shortlist.training.checkpoints import fingerprint
+from shortlist.training.curves import ended
 from shortlist.training.fit import Progress, index_of
 from shortlist.training.frequency import Counted, Streaming
 from shortlist.training.hard import check, draws
+from shortlist.training.loop import LOG as RECORDS
 from shortlist.training.loop import Loop, Step, train
 from shortlist.training.loss import CatalogueRows
 from shortlist.training.negatives import Sampler
@@ -263,12 +265,11 @@ def retriever(
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
     validate = partial(found_again, pairs=asked, rows=rows, metric=plan.kind.metric) if asked else None
-    last: Step | None = None
     with threads(config.threads):
-        for last in train(
-            model, objective, batches, config, validate=validate, folder=own(run, identity), fingerprint=identity
-        ):
-            _tell(progress, plan, last, len(batches) * config.epochs)
+        place = own(run, identity)
+        for step in train(model, objective, batches, config, validate=validate, folder=place, fingerprint=identity):
+            _tell(progress, plan, step, len(batches) * config.epochs)
+        told = ended(place / RECORDS)  # of all of the run, whatever part of it was now
         learned = Learned(model.cpu().eval(), assembler, layout)
         keys = assembler.encoders.items.keys
         vectors = learned.vectors(keys, now)
@@ -287,7 +288,7 @@ def retriever(
         reads=reads_of(schema),
         fingerprint=schema.fingerprint(reads_of(schema)),
         snapshot=snapshot,
-        metrics={"events": len(learned_on), "items": len(keys), "loss": last.loss if last else 0.0} | made.metrics,
+        metrics={"events": len(learned_on), "items": len(keys), **told} | made.metrics,
         created_ms=created_ms,
     )
 
@@ -438,14 +439,12 @@ def ranker(
     batches = Loader(learned_on, config.batch_size, config.seed)
     words = (plan.where, plan.words(), snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
     validate = partial(judged, held=held)
-    last: Step | None = None
-    best: Mapping[str, float] = {}
     identity = fingerprint(*words)
     with threads(config.threads):
         place = own(run, identity)
-        for last in train(model, Bce(loss), batches, config, validate=validate, folder=place, fingerprint=identity):
-            best = last.metrics if last.best else best
-            _tell(progress, plan, last, len(batches) * config.epochs)
+        for step in train(model, Bce(loss), batches, config, validate=validate, folder=place, fingerprint=identity):
+            _tell(progress, plan, step, len(batches) * config.epochs)
+    told = ended(place / RECORDS)  # of all of the run, whatever part of it was now
     learned = Learned(model.cpu().eval(), assembler, layout, {}, frozenset(loss.regression))
     with threads(config.threads):
         learned = calibrated(learned, data, schema, config.calibration)
@@ -459,7 +458,7 @@ def ranker(
         reads=reads_of(schema),
         fingerprint=schema.fingerprint(reads_of(schema)),
         snapshot=snapshot,
-        metrics={"requests": len(learned_on), **{name: round(value, 6) for name, value in best.items()}},
+        metrics={"requests": len(learned_on), **{name: round(value, 6) for name, value in told.items()}},
         created_ms=created_ms,
     )
 

@@ -1,14 +1,17 @@
 """u2i by fold-in: a user's vector solved from the history at hand, then searched."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from shortlist.candidates import Requests
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
+from shortlist.index.fields import allowed
 from shortlist.index.vectors import VectorIndex, searched
 from shortlist.models.blocks.ridge import ridge
-from shortlist.schema import Schema
+from shortlist.schema import Profiles, Schema
 
 __all__ = ["FoldIn"]
 
@@ -17,8 +20,11 @@ class FoldIn:
     """The best p for <p, q_i> under the loss the items were learned with, so `alpha0`, `lam` and `nu` are the model's
     (one key of a channel sets both). Items unknown to the form and repeats do not count; a user without any gets none.
 
-    `last`: only that many latest distinct items; None means all.
+    `last`: only that many latest distinct items; None means all. `where` is a condition over items' fields: only items
+    that fit are searched.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("items",)
 
     @frozen
     class Config:
@@ -26,10 +32,14 @@ class FoldIn:
         lam: Positive = 0.007
         nu: NonNegative = 1.0
         last: Count | None = None
+        where: str = ""
 
-    def __init__(self, config: Config, form: Vectors | VectorIndex, schema: Schema) -> None:
+    def __init__(
+        self, config: Config, form: Vectors | VectorIndex, schema: Schema, items: Profiles | None = None
+    ) -> None:
         self.config = config
         self.index = searched(form)
+        self.allowed = allowed(config.where, self.index, items)
         self.gram = self.index.matrix.T @ self.index.matrix
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
@@ -45,4 +55,4 @@ class FoldIn:
         offsets = np.concatenate([[0], np.cumsum(counts[owners])]).astype(np.int64)
         penalty = config.lam * (counts[owners] + config.alpha0 * len(keys)) ** config.nu
         queries = ridge(offsets, at[known], matrix, config.alpha0, penalty, self.gram)
-        return self.index.top(owners, queries, n, keep)
+        return self.index.top(owners, queries, n, keep, self.allowed)

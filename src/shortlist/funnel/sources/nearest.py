@@ -9,8 +9,9 @@ from shortlist.candidates import Requests
 from shortlist.config import frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Queries, Recalled
+from shortlist.index.fields import allowed
 from shortlist.index.vectors import VectorIndex, searched
-from shortlist.schema import Schema
+from shortlist.schema import Profiles, Schema
 
 __all__ = ["Nearest"]
 
@@ -19,18 +20,26 @@ class Nearest:
     """A user without history gets nothing: the vector would be the same for all of them.
 
     A model may give several vectors of a request [R, K, D], NaN for an interest that it has not: an item's score is the
-    best of theirs.
+    best of theirs. `where` is a condition over items' fields (`category == "news"`): only items that fit are searched.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("queries",)
+    needs: ClassVar[tuple[str, ...]] = ("queries", "items")
 
     @frozen
     class Config:
-        pass
+        where: str = ""
 
-    def __init__(self, config: Config, form: Vectors | VectorIndex, schema: Schema, queries: Queries) -> None:
+    def __init__(
+        self,
+        config: Config,
+        form: Vectors | VectorIndex,
+        schema: Schema,
+        queries: Queries,
+        items: Profiles | None = None,
+    ) -> None:
         self.index = searched(form)
         self.queries = queries
+        self.allowed = allowed(config.where, self.index, items)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first."""
@@ -42,4 +51,4 @@ class Nearest:
         if asked.ndim == 3:
             there = np.isfinite(asked).all(axis=2)
             known, asked = np.repeat(known, there.sum(axis=1)), asked[there]
-        return self.index.top(known, asked, n, keep)
+        return self.index.top(known, asked, n, keep, self.allowed)

@@ -1,13 +1,16 @@
 """u2i2i: sum, over a user's recent items, of their neighbours' similarities (ItemCF at serving time)."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from shortlist.candidates import Requests
 from shortlist.config import Count, Positive, frozen
 from shortlist.forms import Lists
+from shortlist.funnel.ages import Ages
 from shortlist.funnel.pipeline import Keep, Recalled
 from shortlist.index.lists import Kept, searchable
-from shortlist.schema import Schema
+from shortlist.schema import Profiles, Schema
 
 __all__ = ["Neighbours"]
 
@@ -20,16 +23,23 @@ class Neighbours:
 
     None means all items, and no decay. A user away for more than 64 half-lives counts as away for 64: the order is the
     same, and the sums are not lost to rounding.
+
+    `max_age_hours`: only items published that long before the request, or less.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("items",)
 
     @frozen
     class Config:
         last: Count | None = 30
         half_life_hours: Positive | None = None
+        max_age_hours: Positive | None = None
 
-    def __init__(self, config: Config, form: Lists | Kept, schema: Schema) -> None:
+    def __init__(self, config: Config, form: Lists | Kept, schema: Schema, items: Profiles | None = None) -> None:
         self.config = config
         self.index = searchable(form)
+        hours, where = config.max_age_hours, "neighbours.max_age_hours"
+        self.ages = None if hours is None else Ages(items, schema, hours, where)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Neighbours of each user's history; a user without history gets none."""
@@ -43,4 +53,7 @@ class Neighbours:
             np.minimum.at(youngest, history.owners, lives)
             lives -= np.maximum(youngest - _FAINT, 0.0)[history.owners]
             weights = np.exp2(-np.maximum(lives, 0.0)).astype(np.float32)
-        return self.index.top(history.owners, history.items, weights, n, keep)
+        if self.ages is None:
+            return self.index.top(history.owners, history.items, weights, n, keep)
+        counting = self.ages.counting(requests, keep)
+        return self.ages.only(requests, self.index.top(history.owners, history.items, weights, n, counting))

@@ -9,7 +9,7 @@ from shortlist.candidates import Requests
 from shortlist.config import frozen
 from shortlist.forms import Form, Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.flat import FlatIndex
+from shortlist.index.vectors import VectorIndex, searched
 from shortlist.schema import Schema
 
 __all__ = ["OfUser"]
@@ -24,12 +24,12 @@ class OfUser:
     class Config:
         pass
 
-    def __init__(self, config: Config, form: Vectors, schema: Schema, beside: Mapping[str, Form]) -> None:
+    def __init__(self, config: Config, form: Vectors | VectorIndex, schema: Schema, beside: Mapping[str, Form]) -> None:
         users = beside["users"]
         assert isinstance(users, Vectors)
         order = np.argsort(users.keys)
         self.users, self.matrix = users.keys[order], users.matrix[order]
-        self.index = FlatIndex(form)
+        self.index = searched(form)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first; what the user has already taken is among them."""

@@ -137,7 +137,7 @@ class SimilarUsers:
         if config.measure == "jaccard":
             score = jaccard(common, own, other)
         elif config.measure == "iuf":
-            shared = np.bincount(user, weights=known.weights[places], minlength=len(known.users))
+            shared = np.bincount(user, weights=known.weights[places], minlength=len(known.users)).astype(np.float64)
             score = cosine(shared[met], own, other)
         else:
             score = cosine(common, own, other)

@@ -8,7 +8,7 @@ from shortlist.candidates import Requests
 from shortlist.config import Count, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.flat import FlatIndex
+from shortlist.index.vectors import VectorIndex, searched
 from shortlist.schema import Schema
 
 __all__ = ["Summed"]
@@ -26,16 +26,16 @@ class Summed:
     class Config:
         last: Count | None = None
 
-    def __init__(self, config: Config, form: Vectors, schema: Schema) -> None:
+    def __init__(self, config: Config, form: Vectors | VectorIndex, schema: Schema) -> None:
         self.config = config
-        self.index = FlatIndex(form)
+        self.index = searched(form)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first; what the user has already taken is among them."""
         history = requests.history.latest()
         if self.config.last is not None:
             history = history.last(self.config.last)
-        keys, matrix = self.index.keys, self.index.points.matrix
+        keys, matrix = self.index.keys, self.index.matrix
         at = np.minimum(np.searchsorted(keys, history.items), len(keys) - 1)
         known = keys[at] == history.items if len(keys) else np.zeros(len(at), dtype=bool)
         owner, at = history.owners[known], at[known]

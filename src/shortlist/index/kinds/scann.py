@@ -29,7 +29,7 @@ class Scann:
     class Config:
         lists: Count | None = None
         probes: Count = 1
-        refine: Count = 4
+        refine: Count = 10
 
     def __init__(self, config: Config, points: Points, made: Any) -> None:
         self.config, self.points, self.made = config, points, made

@@ -1,7 +1,8 @@
 """Pairs of users who have an item in common, row by row (Swing). U users, I items, E list entries, P picked users.
 
-User u owns entries `offsets[u]:offsets[u+1]` of `items` [E], item i owns `starts[i]:starts[i+1]` of `user` [P]. A thread
-needs memory for I sums, its own result and the lists of one item's users. Import only inside a function: it loads numba.
+User u owns entries `offsets[u]:offsets[u+1]` of `items` [E], item i owns `starts[i]:starts[i+1]` of `user` [P]. A
+thread needs memory for I sums, its own result and the lists of one item's users. Import only inside a function: it
+loads numba.
 """
 
 __all__ = ["swung"]

@@ -5,7 +5,7 @@ not symmetric."""
 
 __all__ = ["Ease"]
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,13 @@ BLOCK = 512  # rows turned into lists at once
 class Ease:
     """Minimizes |X - XB|^2 + lam |B|^2 with a zero diagonal: P = (X'X + lam I)^-1, B_ij = -P_ij / P_jj.
 
-    Scores x_u B are sums of the lists of a user's items, all with weight 1. Refuses, before allocating, what
-    would not fit.
+    Scores x_u B are sums of the lists of a user's items, all with weight 1: a new user needs no more than the history
+    at hand. An item that nobody took has no list and is in none. Refuses, before allocating, what would not fit.
     """
 
-    source = "neighbours"
+    source: ClassVar[str] = "neighbours"
+    cold_users: ClassVar[bool] = True
+    cold_items: ClassVar[bool] = False
 
     @frozen
     class Config:

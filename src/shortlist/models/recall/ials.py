@@ -5,7 +5,7 @@ Reads who took what. Vectors of items; a user's vector is solved from the histor
 
 __all__ = ["IALS"]
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge
@@ -27,10 +27,12 @@ class IALS:
     + lam * (sum_u (|I_u| + alpha0 |I|)^nu |p_u|^2 + sum_i (|U_i| + alpha0 |U|)^nu |q_i|^2).
 
     Each half-step is exact. Users' vectors are not kept: those of the last half-step are the fold-in of the same
-    histories, so a new user, or a new click, costs nothing but the solve.
+    histories, so a new user, or a new click, costs nothing but the solve. An item that nobody took has no vector.
     """
 
-    source = "fold_in"
+    source: ClassVar[str] = "fold_in"
+    cold_users: ClassVar[bool] = True
+    cold_items: ClassVar[bool] = False
 
     @frozen
     class Config:

@@ -49,8 +49,8 @@ class UserCF:
 
     @frozen
     class Config:
-        """`keep` users alike of each. `predict` is how `similar_users` scores an item: the `sum` of likeness of those who
-        took it, that sum `rated` by their values, or the `mean` deviation of these from what each gives."""
+        """`keep` users alike of each. `predict` is how `similar_users` scores an item: the `sum` of likeness of those
+        who took it, that sum `rated` by their values, or the `mean` deviation of these from what each gives."""
 
         measure: Literal["jaccard", "cosine", "iuf", "pearson"] = "iuf"
         means: Literal["common", "own"] = "common"

@@ -1,0 +1,79 @@
+"""Whom a solver's channel serves without training, and what it brings that nobody took: as it declares."""
+
+import importlib
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shortlist.candidates import Ragged
+from shortlist.config import catalogue, find
+from shortlist.forms import Built
+from shortlist.funnel.pipeline import Source
+from shortlist.funnel.requests import make
+from shortlist.simulation.toy import Toy
+
+PACKAGE, SOURCES = "shortlist.models.recall", "shortlist.funnel.sources"
+GIVEN = {"beside", "items", "users"}  # what a source can be given without a trained model
+NEW = np.array([0, 1])  # users whose events the solvers below never see
+
+
+def declared() -> list[str]:
+    """Solvers that say whom they serve, and can be tried on interactions alone."""
+    found = []
+    for name in catalogue(PACKAGE):
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+        kind = getattr(module, module.__all__[0])
+        source: Any = find(getattr(kind, "source", "nearest"), [SOURCES], name)
+        needs = set(getattr(source, "needs", ()))
+        after = "of" in {field.name for field in fields(kind.Config)}  # needs another channel's artifact
+        if hasattr(kind, "solve") and hasattr(kind, "cold_users") and needs <= GIVEN and not after:
+            found.append(name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def world() -> Toy:
+    return Toy.draw(60, 40, 1500, seed=3, categories=4)
+
+
+def channel(name: str, world: Toy, log: Any) -> tuple[Any, Source]:
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    kind = getattr(module, module.__all__[0])
+    built = kind(kind.Config(), world.schema()).solve(log, world.catalogue, world.now)
+    built = built if isinstance(built, Built) else Built(built)
+    source: Any = find(kind.source, [SOURCES], name)
+    given = SimpleNamespace(beside=built.beside, items=world.catalogue.items, users=world.catalogue.users)
+    needed = {word: getattr(given, word) for word in getattr(source, "needs", ())}
+    return kind, source(source.Config(), built.form, world.schema(), **needed)
+
+
+def everything(owners: Any, items: Any) -> Any:
+    return np.ones(len(items), dtype=bool)
+
+
+@pytest.mark.parametrize("name", declared())
+def test_users_without_events_of_training_are_served_where_that_is_declared(name: str, world: Toy) -> None:
+    """Those with a history at hand; a stranger without any gets nothing, or what everybody gets."""
+    log = world.interactions
+    kind, source = channel(name, world, log.where(~np.isin(log.users, NEW)))
+    for users in (NEW, np.array([-1, -1])):
+        now = np.full(2, world.now)
+        asked = make(users, now, 5, log.histories(NEW), world.schema(), world.catalogue)
+        owners, _, _ = source.recall(asked, 5, everything)
+        assert set(owners.tolist()) == ({0, 1} if kind.cold_users else set())
+    nobody = make(np.array([-1]), np.full(1, world.now), 5, Ragged.empty(1), world.schema(), world.catalogue)
+    assert len(source.recall(nobody, 5, everything)[0]) in (0, 5)
+
+
+@pytest.mark.parametrize("name", declared())
+def test_items_that_nobody_took_come_where_that_is_declared(name: str, world: Toy) -> None:
+    log = world.interactions
+    kind, source = channel(name, world, log.where(log.items % 3 != 0))
+    users = world.interactions.user_keys
+    asked = make(users, np.full(len(users), world.now), 40, log.histories(users), world.schema(), world.catalogue)
+    _, items, _ = source.recall(asked, 40, everything)
+    assert len(items)
+    assert bool((items % 3 == 0).any()) == kind.cold_items
