@@ -16,8 +16,8 @@ Reals = NDArray[np.float64]
 
 
 class Preferences:
-    """pref(u, t) = the sum over events of weight * 0.5^(age / half-life) * idf_t where the item has t, over the same for
-    all labels: 1 in all, nothing for a user whose items have no label.
+    """pref(u, t) = the sum over events of weight * 0.5^(age / half-life) * idf_t where the item has t, over the same
+    for all labels: 1 in all, nothing for a user whose items have no label.
 
     `tags` are lists of label -> all items that have it, with the label's idf. Weights are those of the schema's
     actions.

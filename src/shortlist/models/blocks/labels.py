@@ -92,7 +92,7 @@ def newest(
     return Lists.ranked(groups, items, (np.repeat(kept, counts) - place).astype(np.float32), keep, labels)
 
 
-def headed(lists: Lists, item: int, groups: Sequence[int] | Sequence[str], keep: int | None = None) -> Lists:
+def headed(lists: Lists, item: int, groups: Sequence[int | str], keep: int | None = None) -> Lists:
     """With an item put first into the lists of these groups (keys, or names where lists have labels), wherever else it
     was taken out, each cut at `keep`. A group that has no list gets one."""
     left = without(lists, np.array([item]))
