@@ -6,7 +6,8 @@ Each user's last fifth of events is held out, all before it is known; items met 
 plain, with IUF, shrunk (lambda 10), with both, and the first and the last of these times the mean activity of the pair,
 (|I_u| + |I_v|) / (2 max |I|). 80 neighbours, the last 50 items of each, no region rule: nothing is chosen. Clicks of
 generated worlds under the popularity policy, and MovieLens-100K where SHORTLIST_DATA is set. Differences are those to
-plain cosine, paired over users, with 95 % intervals. `activity`: items a neighbour has, over those of the mean user.
+plain cosine, paired over users, with 95 % intervals. `activity`: items a neighbour has, over those of the mean user;
+`common`: items a user and a neighbour have in common, the median.
 """
 
 import argparse
@@ -77,6 +78,14 @@ def neighbours(known: Interactions, measure: Any, lam: float, active: bool) -> t
     return Lists.ranked(owners, form.items, (form.scores * both).astype(np.float32), KEEP), taken
 
 
+def in_common(known: Interactions, form: Lists) -> NDArray[np.float64]:
+    """Items that each user and neighbour of the lists have in common [N]."""
+    users, others = np.repeat(form.keys, np.diff(form.offsets)), form.items
+    at, to = np.searchsorted(known.user_keys, users), np.searchsorted(known.user_keys, others)
+    shared: NDArray[np.float64] = np.asarray(known.matrix[at].multiply(known.matrix[to]).sum(axis=1)).ravel()
+    return shared
+
+
 def recommended(form: Lists, taken: Lists, known: Interactions, users: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first items of each user [R, DEPTH], what is known left out, -1 behind the end."""
     source = SimilarUsers(SimilarUsers.Config(beta=0.0), form, SCHEMA, {"taken": taken}, Catalogue.empty().users)
@@ -110,7 +119,8 @@ def measured(name: str, log: Interactions) -> list[dict[str, Any]]:
         columns[variant] = {metric: found[metric] for metric in METRICS}
         size = np.diff(taken.offsets)
         busy = size[np.searchsorted(taken.keys, form.items)].mean() / size.mean()
-        row: dict[str, Any] = {"log": name, "users": len(users), "likeness": variant, "activity": float(busy)}
+        common = float(np.median(in_common(known, form)))
+        row: dict[str, Any] = {"log": name, "likeness": variant, "activity": float(busy), "common": common}
         for metric in METRICS:
             rng = np.random.default_rng(0)
             plain = columns["cosine"][metric]

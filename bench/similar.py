@@ -2,8 +2,8 @@
 
     SHORTLIST_DATA=... python -m bench.similar [--asked 200] [--seed 0] [--out result.json]
 
-All 999,721 pairs, default options; loops are loaded by a fit of two events first. Requests come one at a time from users
-of the log, with stored similar users and with those of the history at hand (`fresh`).
+All 999,721 pairs, default options; loops are loaded by a fit of two events first. Requests come one at a time from
+users of the log, with stored similar users and with those of the history at hand (`fresh`).
 """
 
 import argparse

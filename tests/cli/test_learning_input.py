@@ -272,6 +272,17 @@ def test_a_vocabulary_that_does_not_fit(
     ran(folder, "train")  # the cure
 
 
+@pytest.mark.parametrize(("model", "where"), [(TOWERS, "recall.towers (dssm)"), (RANK, "rank (deepfm)")])
+def test_a_loss_that_is_no_number_says_whose_it_is_and_at_which_batch(
+    model: str, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = world(tmp_path, HEAD + model.replace("history = 5", "history = 5, lr = 1e30") + SCENE)
+    ran(folder, "import")
+    found = said(folder, capsys, "train")
+    # the first step throws the weights out of all numbers, the second meets them
+    assert found == error("the loss is nan", f"{where}, batch 2", "the columns are finite: lower lr, or set clip")
+
+
 # ----------------------------------------------------------------------------------------- histories, sequences
 
 
@@ -370,6 +381,16 @@ RANKERS, OTHER = "shortlist.models.rank", "an option of {owners}: take it away, 
         (
             f"{RANK}loss = {{ negatives = 'full' }}\n",
             "unknown key 'negatives'", "rank (deepfm).loss", "known: listwise, regression, weights",
+        ),
+        (
+            f"{TOWERS}loss = {{ known = 'bought' }}\n",
+            "'bought' is no list of items that a request has", "recall.towers (dssm).loss.known",
+            'write "history", or "" for none',
+        ),
+        (
+            f"{TOWERS}loss = {{ task = 'liked' }}\n",
+            "its rows are what was taken, without labels: task does nothing", "recall.towers (dssm).loss",
+            "take task away",
         ),
         (f"{RANK}fuse = \"'a'\"\n", "\"'a'\" is no number", "rank.fuse", "write a score, e.g. liked * merge"),
         (

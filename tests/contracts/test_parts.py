@@ -70,7 +70,10 @@ class Asked:
 PEOPLE = Profiles(np.arange(3), {"region": np.array(["north", "south", None], dtype=object)})
 TAKEN = Lists.ranked(np.arange(90) % 30, np.arange(90) % 17, (np.arange(90) // 30 + 1).astype(np.float32))
 WISHES = Vectors(np.arange(2), np.random.default_rng(6).standard_normal((2, 4)).astype(np.float32))
-GIVEN = {"queries": Asked(), "beside": {"taken": TAKEN, "users": WISHES}, "items": PROFILES, "users": PEOPLE}
+GROUPS = Lists.ranked(np.arange(ITEMS) % 4, np.arange(ITEMS), np.ones(ITEMS, dtype=np.float32))
+TOPICS = Vectors(np.arange(ITEMS), np.random.default_rng(7).dirichlet(np.ones(ITEMS), 5).T.astype(np.float32))
+BESIDE = {"taken": TAKEN, "users": WISHES, "tags": GROUPS, "clusters": GROUPS, "topics": TOPICS}
+GIVEN = {"queries": Asked(), "beside": BESIDE, "items": PROFILES, "users": PEOPLE}
 
 
 def everything(owners: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -200,7 +200,7 @@ def test_a_quota_goes_by_preference() -> None:
 
 def test_what_may_not_be_shown_does_not_use_up_a_tag() -> None:
     built = solve(catalogue(*["a"] * 10), log((0, 0, 0)), keep=10)
-    owners, items, _ = source(built, per_tag=2, quota=False).recall(ask([(5, 0)]), 5, lambda o, i: i > 3)
+    _, items, _ = source(built, per_tag=2, quota=False).recall(ask([(5, 0)]), 5, lambda o, i: i > 3)
     assert items.tolist() == [0, 1, 2, 3, 4, 5]  # 0 to 3 come along, 4 and 5 count
 
 
@@ -229,17 +229,27 @@ def test_no_tag_at_all_is_said() -> None:
         assert caught.value.hint == "give items labels, or leave this channel out"
 
 
+TIMES = "set schema.published to a time field of [schema.items]"
+
+
 @pytest.mark.parametrize(
-    ("options", "schema", "what", "where", "hint"),
+    ("options", "what", "where", "hint"),
     [
-        ({}, {}, "no field of items is named", "tags.fields", "set fields, or schema.category"),
-        ({"fields": ("tag",)}, {"items": {"tags": "varlen"}}, "no item field is called 'tag'", "tags.fields", "did you mean tags?"),
-        ({"fields": ("price",)}, {"items": {"price": "dense"}}, "'price' is a dense field", "tags.fields", "name fields of kind sparse or varlen"),
-        ({"fields": ("b",), "by": "recency"}, {"items": {"b": "sparse"}}, "recency needs a time of publication", "tags.by", "set schema.published to a time field of [schema.items]"),
-        ({"fields": ("b",), "by": "recency", "item_half_life_days": None}, {"items": {"b": "sparse", "t": "time"}, "published": "t"}, "recency without a half-life is the same for all", "tags.by", "set item_half_life_days"),
+        ({}, "no field of items is named", "tags.fields", "set fields, or schema.category"),
+        ({"fields": ("brnd",)}, "no item field is called 'brnd'", "tags.fields", "did you mean brand?"),
+        ({"fields": ("price",)}, "'price' is a dense field", "tags.fields", "name fields of kind sparse or varlen"),
+        ({"fields": ("brand",), "by": "recency"}, "recency needs a time of publication", "tags.by", TIMES),
     ],
-)  # fmt: skip
-def test_bad_options(options: dict[str, Any], schema: dict[str, Any], what: str, where: str, hint: str) -> None:
+)
+def test_bad_options(options: dict[str, Any], what: str, where: str, hint: str) -> None:
+    bare = Schema.parse({"items": {"brand": "sparse", "price": "dense"}})
     with pytest.raises(ConfigError) as caught:
-        Tags(Tags.Config(**options), Schema.parse(schema))
+        Tags(Tags.Config(**options), bare)
     assert (caught.value.what, caught.value.where, caught.value.hint) == (what, where, hint)
+
+
+def test_recency_needs_a_half_life() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Tags(Tags.Config(by="recency", item_half_life_days=None), SCHEMA)
+    assert caught.value.what == "recency without a half-life is the same for all"
+    assert (caught.value.where, caught.value.hint) == ("tags.by", "set item_half_life_days")

@@ -114,6 +114,22 @@ def test_a_log_is_not_written_over(log: Path) -> None:
     assert str(error.value) == f"{log / 'events'}: there is a log already (remove it, or name another folder)"
 
 
+def test_a_log_that_was_broken_off_is_none_and_is_begun_anew(log: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, SMALL, lambda world: named("popularity", world.truth), 0, stop)
+    assert not (tmp_path / "events").exists()
+    with pytest.raises(DataError):
+        reopen(tmp_path)
+    write(tmp_path)
+    names = [str(p.relative_to(log)) for p in log.rglob("*.*")]
+    assert filecmp.cmpfiles(log, tmp_path, names, shallow=False) == (names, [], [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events", "items.parquet", "truth", "users.parquet"]
+
+
 def test_a_folder_without_truth(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         reopen(tmp_path)

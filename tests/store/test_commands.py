@@ -129,6 +129,12 @@ def test_follow_once_goes_on_from_there(project: Path, capsys: pytest.CaptureFix
     assert [event["item"] for event in ann["history"]] == ["a", "b", "a"]
 
 
+def test_a_store_that_was_never_filled_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["get", "user", "ann"], ["sizes"]):
+        assert main(["store", *words, "--project", str(project)]) == 0
+        assert capsys.readouterr().err == "nothing is kept yet: import the log, then `shortlist backfill`\n"
+
+
 def test_what_can_go_wrong_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["store", "get", "user", "nobody", "--project", str(project)]) == 2
     want = "error: no user has the id 'nobody'\n  where: user id\n  next: ids are as the log has them\n"

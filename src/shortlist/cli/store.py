@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+EMPTY = "nothing is kept yet: import the log, then `shortlist backfill`"
+
 
 @click.group()
 def command() -> None:
@@ -38,6 +40,8 @@ def get(entity: str, id: str, project_file: str, as_json: bool) -> None:
     with closing(open_log(project)) as log, _opened(project) as store:
         store.check(log.identity)
         found = told(store, log, entity, id, now())  # type: ignore[arg-type]
+    if not found["offset"]:
+        say(EMPTY)
     if as_json:
         emit(found)
     else:
@@ -57,7 +61,7 @@ def sizes(project_file: str, as_json: bool) -> None:
     else:
         body = [[name, f"{row['keys']:,}", f"{row['bytes']:,}", f"{row['each']:,.0f}"] for name, row in rows.items()]
         table([["namespace", "keys", "bytes", "bytes each"], *body])
-        say(f"at offset {offset:,}" if offset else "nothing is kept yet: import the log, then `shortlist backfill`")
+        say(f"at offset {offset:,}" if offset else EMPTY)
 
 
 @command.command()

@@ -1,4 +1,4 @@
-"""Texts become vectors, in training and where the log is followed, never in a server: a release carries the vectors.
+"""Texts become vectors where models are fitted, never in a server: a release carries the vectors.
 
 N entities, D width. A schema's text field says by which encoder (`features/text/`); what is fitted is kept with the
 vectors in one artifact. Servers read the vectors alone (`stored`), by key.

@@ -9,6 +9,7 @@ __all__ = ["save", "reopen", "frame"]
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def save(
 ) -> dict[str, int]:
     """Make a world and its log. Returns counts of events by action. Raises DataError when the folder has a log already.
 
-    The same config, policy and seed write the same bytes.
+    The same config, policy and seed write the same bytes. `events/` is there when the whole log is; what was broken off
+    is begun anew.
     """
     if (folder / "events").exists():
         raise DataError(
@@ -46,20 +48,24 @@ def save(
         )
     world = World.generate(config, np.random.default_rng([seed, 0]))
     ticks = world.simulate(policy(world), np.random.default_rng([seed, 1]))
-    (folder / "events").mkdir(parents=True)
+    parts = folder / ".events"
+    if parts.exists():
+        shutil.rmtree(parts)
+    parts.mkdir(parents=True)
     (folder / "truth").mkdir(exist_ok=True)
     for name, table in _tables(world):
         table.write_parquet(folder / name)
-    words = {"seed": seed, "config": plain(config)}
-    (folder / "truth" / "world.json").write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     counts = np.zeros(len(ACTIONS), dtype=np.int64)
     done = 0
     for day, part, events in _parts(ticks):
         date = datetime.datetime.fromtimestamp(day * DAY_MS / 1000, datetime.UTC).date()
-        frame(events).write_parquet(folder / "events" / f"{date}-{part:03d}.parquet", compression_level=1)
+        frame(events).write_parquet(parts / f"{date}-{part:03d}.parquet", compression_level=1)
         counts += np.bincount(events.actions, minlength=len(ACTIONS))
         done += len(events)
         progress(day - config.start_ms // DAY_MS + 1, config.days, f"{done} events")
+    parts.rename(folder / "events")
+    words = {"seed": seed, "config": plain(config)}
+    (folder / "truth" / "world.json").write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     return dict(zip(ACTIONS, counts.tolist(), strict=True))
 
 

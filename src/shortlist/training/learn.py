@@ -88,6 +88,12 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
         known = {} if hasattr(plan.kind, "states") else {"known": "history"}
         kind: Any = {"softmax": Softmax, "pairwise": Pairwise, "pointwise": Pointwise}[train.objective]
         loss = build(kind.Config, {**known, **plan.loss}, f"{plan.where}.loss")
+        if loss.known not in ("", "history"):
+            what = f"{loss.known!r} is no list of items that a request has"
+            raise ConfigError(what, where=f"{plan.where}.loss.known", hint='write "history", or "" for none')
+        if getattr(loss, "task", ""):
+            what = "its rows are what was taken, without labels: task does nothing"
+            raise ConfigError(what, where=f"{plan.where}.loss", hint="take task away")
         if getattr(loss, "hard", None) is not None:
             check(loss.hard, schema, f"{plan.where}.loss")
         if getattr(loss, "hard", None) is not None and hasattr(plan.kind, "states"):
@@ -128,6 +134,16 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def named(plan: Plan) -> Iterator[None]:
+    """What goes wrong with data in here says whose training it was."""
+    try:
+        yield
+    except DataError as error:
+        where = f"{plan.where}, {error.where}" if error.where else plan.where
+        raise DataError(error.what, where=where, hint=error.hint) from None
 
 
 def own(run: Path, identity: str) -> Path:
@@ -265,7 +281,7 @@ def retriever(
     read = schema.fingerprint(reads_of(schema))
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
     validate = partial(found_again, pairs=asked, rows=rows, metric=plan.kind.metric) if asked else None
-    with threads(config.threads):
+    with threads(config.threads), named(plan):
         place = own(run, identity)
         for step in train(model, objective, batches, config, validate=validate, folder=place, fingerprint=identity):
             _tell(progress, plan, step, len(batches) * config.epochs)
@@ -440,7 +456,7 @@ def ranker(
     words = (plan.where, plan.words(), snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
     validate = partial(judged, held=held)
     identity = fingerprint(*words)
-    with threads(config.threads):
+    with threads(config.threads), named(plan):
         place = own(run, identity)
         for step in train(model, Bce(loss), batches, config, validate=validate, folder=place, fingerprint=identity):
             _tell(progress, plan, step, len(batches) * config.epochs)
