@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shortlist.candidates import Ragged, Requests
-from shortlist.config import build
+from shortlist.config import build, plain
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, ConfigError, DataError
 from shortlist.forms import Built, Lists
@@ -311,6 +311,13 @@ def test_after_new_events_the_rows_concerned_are_enough(options: Mapping[str, An
 # At serving time
 
 
+def test_what_the_channel_counts_with_is_what_the_solver_counted_with() -> None:
+    model, channel = plain(UserCF.Config()), plain(SimilarUsers.Config())
+    shared = {"measure", "predict", "keep", "cap", "lam", "beta", "hard"}
+    assert set(model) & set(channel) == shared
+    assert {name: model[name] for name in shared} == {name: channel[name] for name in shared}
+
+
 def test_similar_users_sum_what_their_latest_items_are_worth_by_hand() -> None:
     # user 0 has {1, 2}, user 1 {1, 2, 3}: 2/3; user 2 {1, 4, 5}: 1/4. Item 3 from user 1: 2/3; 4 and 5 from user 2:
     # 1/4; item 1, which user 0 has, from both: 11/12; item 2 2/3
@@ -365,6 +372,35 @@ def test_a_stored_user_and_the_same_history_of_a_stranger_have_the_same_neighbou
     for one, other in zip(stored, fresh, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len(stored[0]) > 400
+
+
+class Elsewhere:
+    """Lists that lie elsewhere, read by key."""
+
+    def __init__(self, form: Lists) -> None:
+        self.form = form
+
+    def take(self, keys: NDArray[np.int64]) -> Lists:
+        there = np.isin(np.repeat(self.form.keys, np.diff(self.form.offsets)), keys)
+        owners = np.repeat(self.form.keys, np.diff(self.form.offsets))
+        return Lists.ranked(owners[there], self.form.items[there], self.form.scores[there])
+
+    def named(self, labels: object) -> Lists:
+        return self.form
+
+
+def test_similar_users_may_lie_elsewhere(world: Toy) -> None:
+    built = solve(world.interactions, BARE)
+    requests = asked({0: [], 1: [], 2: []}, [5, -1, 7])
+    config = SimilarUsers.Config()
+    forms: tuple[Any, Any] = (lists(built), Elsewhere(lists(built)))
+    near, far = (
+        SimilarUsers(config, form, PLAIN, built.beside, world.catalogue.users).recall(requests, 9, everything)
+        for form in forms
+    )
+    for one, other in zip(near, far, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert set(near[0].tolist()) == {0, 2}
 
 
 def test_hard_regions_are_kept_to_at_the_request_as_well() -> None:

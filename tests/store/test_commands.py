@@ -113,7 +113,11 @@ def test_backfill_then_look(project: Path, capsys: pytest.CaptureFixture[str]) -
     )["bytes"]  # fmt: skip
     assert main(["store", "sizes", "--project", str(project)]) == 0
     told = capsys.readouterr()
-    assert told.out.splitlines()[0].split() == ["namespace", "keys", "bytes", "bytes", "each"]
+    assert told.out.splitlines()[0].split() == ["namespace", "keys", "bytes", "bytes", "each", "at", "most"]
+    # 1,000 interactions and 1,000 exposures of 30 bytes, and the rings of 64 genres
+    assert found["namespaces"]["about"]["most"] is None
+    assert found["namespaces"]["user"]["most"] > 60_000
+    assert all(part["each"] <= part["most"] for part in found["namespaces"].values() if part["most"])
     assert told.err == "at offset 4\n"
 
 

@@ -52,15 +52,31 @@ def get(entity: str, id: str, project_file: str, as_json: bool) -> None:
 @project_option
 @json_option
 def sizes(project_file: str, as_json: bool) -> None:
-    """Keys and bytes by namespace, and bytes a key: the blobs alone, without what the home adds to each."""
+    """Keys and bytes by namespace, and bytes a key, on average and at most: the blobs alone, without what the home adds
+    to each."""
+    from shortlist.features.state import max_bytes
+
     with _opened(load(project_file)) as store:
-        found, offset = store.blobs.sizes(), store.offset
-    rows = {name: {"keys": keys, "bytes": size, "each": size / keys} for name, (keys, size) in found.items()}
+        found, offset, service = store.blobs.sizes(), store.offset, store.service
+    most = {name: max_bytes(service.counters, service.caps, name) for name in service.namespaces}
+    rows = {
+        name: {"keys": keys, "bytes": size, "each": size / keys, "most": most.get(name)}
+        for name, (keys, size) in found.items()
+    }
     if as_json:
         emit({"offset": offset, "namespaces": rows})
     else:
-        body = [[name, f"{row['keys']:,}", f"{row['bytes']:,}", f"{row['each']:,.0f}"] for name, row in rows.items()]
-        table([["namespace", "keys", "bytes", "bytes each"], *body])
+        body = [
+            [
+                name,
+                f"{row['keys']:,}",
+                f"{row['bytes']:,}",
+                f"{row['each']:,.0f}",
+                f"{most[name]:,}" if name in most else "",
+            ]
+            for name, row in rows.items()
+        ]
+        table([["namespace", "keys", "bytes", "bytes each", "at most"], *body])
         say(f"at offset {offset:,}" if offset else EMPTY)
 
 

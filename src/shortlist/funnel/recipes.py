@@ -160,7 +160,7 @@ def assemble(
         options = build(kind.Config, entry["options"], f"recall.{name}")
         made = artifact(name)
         given: dict[str, Callable[[], Any]] = {
-            "queries": lambda: _restored(artifact(entry.get("of") or name), schema, read),  # noqa: B023 (called below)
+            "queries": lambda: _restored(artifact(_asks(name, document)), schema, read),  # noqa: B023 (called below)
             "beside": made.beside,
             "items": lambda: read.items,
             "users": lambda: read.users,
@@ -196,6 +196,14 @@ def assemble(
 def seen(schema: Schema, catalogue: Catalogue, artifact: Callable[[str], Artifact]) -> Catalogue:
     """The catalogue as models see it: texts that have an encoder are the vectors of the artifact `text`."""
     return with_vectors(catalogue, stored(artifact(TEXT))) if schema.encoded() is not schema else catalogue
+
+
+def _asks(name: str, document: Mapping[str, Any]) -> str:
+    """The channel whose model makes the queries: its own, or that of the channel it is `of`, and so on."""
+    of = {entry["name"]: entry.get("of") for entry in document["channels"]}
+    while of[name]:
+        name = of[name]
+    return name
 
 
 def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:

@@ -1,12 +1,20 @@
 """Engines by name: a name opens Parquet files as a lazy frame, and everything after that is the same code.
 
-`polars` streams and is the default; `duckdb` spills to disk and is installed with `shortlist[duckdb]`.
+`polars` streams and is the default; `duckdb` spills to disk and is installed with `shortlist[duckdb]`; `spark` is as
+many machines as its session has, and is installed with `shortlist[spark]`. See docs/decisions/spark.md.
 """
 
 import importlib.util
-from collections.abc import Sequence
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import narwhals as nw
 import polars as pl
@@ -14,9 +22,13 @@ import polars as pl
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 
-__all__ = ["open_frame", "gather", "Frame", "ENGINES"]
+__all__ = ["open_frame", "gather", "missing", "opened", "Tables", "Frame", "Engine", "ENGINES"]
 
 Frame = nw.LazyFrame[Any]
+Engine = Literal["polars", "duckdb", "spark"]
+ELSE = "or leave the engine at polars"
+
+_of_thread = threading.local()
 
 
 def _polars(files: Sequence[Path]) -> Frame:
@@ -24,22 +36,45 @@ def _polars(files: Sequence[Path]) -> Frame:
 
 
 def _duckdb(files: Sequence[Path]) -> Frame:
-    if importlib.util.find_spec("duckdb") is None:
-        hint = "pip install 'shortlist[duckdb]', or leave the engine at polars"
-        raise ConfigError("duckdb is not installed", where="data.engine", hint=hint)
     import duckdb
 
-    relation = duckdb.connect().read_parquet([str(file) for file in files])
-    return nw.from_native(relation)
+    if not hasattr(_of_thread, "duckdb"):  # frames of two connections cannot be joined
+        spill = Path(tempfile.gettempdir()) / "shortlist-duckdb"
+        _of_thread.duckdb = duckdb.connect(config={"temp_directory": str(spill), "preserve_insertion_order": False})
+    return nw.from_native(_of_thread.duckdb.read_parquet([str(file) for file in files]))
 
 
-ENGINES = {"polars": _polars, "duckdb": _duckdb}
+def _spark(files: Sequence[Path]) -> Frame:
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.appName("shortlist").getOrCreate()
+    return nw.from_native(session.read.parquet(*(file.resolve().as_uri() for file in files)))
 
 
-def open_frame(engine: str, files: Sequence[Path]) -> Frame:
-    """Parquet files of one schema as a lazy frame. Raises ConfigError for an engine unknown or not installed."""
+ENGINES = {"polars": _polars, "duckdb": _duckdb, "spark": _spark}
+
+
+def missing(engine: str) -> str | None:
+    """What an engine needs and this machine lacks, None if it can run."""
+    if engine == "duckdb" and importlib.util.find_spec("duckdb") is None:
+        return "duckdb is not installed"
+    if engine == "spark" and importlib.util.find_spec("pyspark") is None:
+        return "pyspark is not installed"
+    if engine == "spark" and shutil.which("java") is None:
+        return "spark needs Java, and no java is on the path"
+    return None
+
+
+def open_frame(engine: str, files: Sequence[Path], where: str = "data.engine") -> Frame:
+    """Parquet files of one schema as a lazy frame. Raises ConfigError for an engine unknown or not installed.
+
+    Frames opened by one thread on one engine can be joined with each other.
+    """
     if engine not in ENGINES:
-        raise ConfigError(f"no engine is called {engine!r}", where="data.engine", hint=nearest(engine, list(ENGINES)))
+        raise ConfigError(f"no engine is called {engine!r}", where=where, hint=nearest(engine, list(ENGINES)))
+    if lacks := missing(engine):
+        what = "install a Java runtime, 17 or later" if "java" in lacks else f"pip install 'shortlist[{engine}]'"
+        raise ConfigError(lacks, where=where, hint=f"{what}, {ELSE}")
     return ENGINES[engine](files)
 
 

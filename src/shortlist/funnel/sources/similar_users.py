@@ -14,7 +14,7 @@ from shortlist.errors import ConfigError
 from shortlist.forms import Form, Lists
 from shortlist.funnel.pipeline import Keep, Recalled
 from shortlist.index.cut import cut
-from shortlist.index.lists import ListIndex
+from shortlist.index.lists import Kept, ListIndex
 from shortlist.models.blocks.likeness import cosine, jaccard, shrunk
 from shortlist.schema import Profiles, Schema, text
 
@@ -54,7 +54,7 @@ class SimilarUsers:
         fresh: bool = False
 
     def __init__(
-        self, config: Config, form: Lists, schema: Schema, beside: Mapping[str, Form], users: Profiles
+        self, config: Config, form: Lists | Kept, schema: Schema, beside: Mapping[str, Form], users: Profiles
     ) -> None:
         self.config, self.form = config, form
         self.region = schema.region if schema.region in schema.users else None
@@ -103,7 +103,8 @@ class SimilarUsers:
 
     def similar(self, requests: Requests) -> tuple[Ints, Ints, Floats]:
         """Similar users of each request: owners, keys of users and likeness [N], by owner, best first."""
-        form, config = self.form, self.config
+        config = self.config
+        form = self.form if isinstance(self.form, Lists) else self.form.take(requests.users)
         at = np.minimum(np.searchsorted(form.keys, requests.users), max(len(form) - 1, 0))
         stored = np.zeros(len(requests), dtype=bool) if not len(form) else form.keys[at] == requests.users
         if config.fresh:
