@@ -229,7 +229,8 @@ def find(use: str, packages: Sequence[str], where: str) -> Callable[..., Any]:
 
 @frozen
 class DataConfig:
-    """Where the log and the catalogue are: files, folders, or a named public log (`adapter`).
+    """Where the log and the catalogue are: files, folders, or a named public log (`adapter`). Beside an adapter that
+    reads a format, `events` is the folder of files in it.
 
     `engine` is where table work runs (`tables/engine.py`)."""
 

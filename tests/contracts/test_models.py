@@ -30,7 +30,8 @@ def model(name: str) -> Any:
 
 NAMES = [name for name in catalogue(PACKAGE) if hasattr(model(name), "solve")]
 OF = [name for name in NAMES if "of" in [field.name for field in fields(model(name).Config)]]  # another channel's
-OPTIONS: dict[str, dict[str, Any]] = {"age_pool": {"max_age_hours": 720.0}}  # the world's items are not of today
+# the world is small, and none of its items is of today
+OPTIONS: dict[str, dict[str, Any]] = {"age_pool": {"max_age_hours": 720.0}, "content_mean": {"mature": 1}}
 APART = {"lda": "sklearn"}  # what must be installed for it
 
 

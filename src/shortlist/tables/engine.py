@@ -8,13 +8,12 @@ import importlib.util
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -22,10 +21,9 @@ import polars as pl
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 
-__all__ = ["open_frame", "gather", "missing", "opened", "Tables", "Frame", "Engine", "ENGINES"]
+__all__ = ["open_frame", "gather", "missing", "opened", "Tables", "Frame", "ENGINES"]
 
 Frame = nw.LazyFrame[Any]
-Engine = Literal["polars", "duckdb", "spark"]
 ELSE = "or leave the engine at polars"
 
 _of_thread = threading.local()
@@ -40,7 +38,7 @@ def _duckdb(files: Sequence[Path]) -> Frame:
 
     if not hasattr(_of_thread, "duckdb"):  # frames of two connections cannot be joined
         spill = Path(tempfile.gettempdir()) / "shortlist-duckdb"
-        _of_thread.duckdb = duckdb.connect(config={"temp_directory": str(spill), "preserve_insertion_order": False})
+        _of_thread.duckdb = duckdb.connect(config={"temp_directory": str(spill)})
     return nw.from_native(_of_thread.duckdb.read_parquet([str(file) for file in files]))
 
 
@@ -85,3 +83,44 @@ def gather(frame: Frame) -> pl.DataFrame:
         return native.collect(engine="streaming")
     gathered: pl.DataFrame = frame.collect("polars").to_native()
     return gathered
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Work of several steps on one engine; what passes between the steps lies in Parquet files of a folder, so no step
+    is computed twice and none is held in memory.
+
+    Make it with `opened`. On a cluster the folder is one that all machines see.
+    """
+
+    engine: str
+    folder: Path
+    where: str = "data.engine"
+    _next: Iterator[int] = field(default_factory=count)
+
+    def table(self, columns: Mapping[str, Any]) -> Frame:
+        """Arrays of one length [N] by name, NaN as null."""
+        path = self.folder / f"{next(self._next)}.parquet"
+        pl.DataFrame(dict(columns), nan_to_null=True).write_parquet(path)
+        return open_frame(self.engine, [path], self.where)
+
+    def settled(self, frame: Frame) -> Frame:
+        """The same rows, computed now: for what is read more than once."""
+        return open_frame(self.engine, [self._written(frame)], self.where)
+
+    def gathered(self, frame: Frame) -> pl.DataFrame:
+        """The rows, in memory, without passing through that of the engine."""
+        path = self._written(frame)
+        return pl.read_parquet(sorted(path.glob("*.parquet")) if path.is_dir() else path)
+
+    def _written(self, frame: Frame) -> Path:
+        path = self.folder / f"{next(self._next)}.parquet"
+        frame.sink_parquet(path if self.engine != "spark" else path.resolve().as_uri())
+        return path
+
+
+@contextmanager
+def opened(engine: str, where: str = "data.engine") -> Iterator[Tables]:
+    """Tables in a new folder under that of temporary files (TMPDIR names it), which goes when they are done with."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-tables-") as folder:
+        yield Tables(engine, Path(folder), where)
