@@ -116,7 +116,7 @@ class Requests:
     what the caller rules out, `where` the items it wants by their fields. `context` are request columns [R]
     by name (region, ...), raw values. `prefix` is what earlier pages of the same list hold, in order: rules and
     diversity go on from there, and none of it is shown again. `known` answers for the project's features
-    (`features.base.Known`), `as_of` [R] is the log offset known by then, where it is recorded.
+    (`features.base.Known`), `as_of` [R] is the log offset it stood at, where that is recorded.
     """
 
     users: NDArray[np.int64]

@@ -394,13 +394,17 @@ class ServeConfig:
     """The HTTP server. `deadline_ms` bounds one answer; the `max_*` bound what one request may ask.
 
     `store` is where the state of users and items lives: `memory:`, `lmdb:` (a folder of the project, or `lmdb:PATH`) or
-    `redis://HOST:PORT/DB`. With `lists = "store"` recall channels that are lists are published to it with each release
-    and read from there, else from the release's files. Of each slate `rejected` candidates are logged beside what was
-    shown.
+    `redis://HOST:PORT/DB`. Of each user the latest `history` interactions and `shown` exposures are kept there. With
+    `lists = "store"` the forms of recall channels are published to it with each release and read from there, else from
+    the release's files; with `lists_ttl_hours` they are told no longer than that. Of each slate `rejected` candidates
+    are logged beside what was shown.
     """
 
     store: str = "lmdb:"
+    history: Count = 1000
+    shown: Count = 1000
     lists: Literal["release", "store"] = "release"
+    lists_ttl_hours: Positive | None = None
     rejected: Annotated[int, Ge(0)] = 10
     host: str = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 8000

@@ -16,6 +16,7 @@ from shortlist.dataset.published import published
 from shortlist.dataset.split import OUT, RANK, TEST, TEST_INPUT, TRAIN, VALID, VALID_INPUT, Split, relevant
 from shortlist.dataset.splits.global_time import GlobalTime
 from shortlist.dataset.splits.last_out import LastOut
+from shortlist.dataset.splits.published import Published
 from shortlist.dataset.splits.user_cut import UserCut
 from shortlist.dataset.splits.user_time import UserTime
 from shortlist.errors import ConfigError, DataError
@@ -351,3 +352,62 @@ def test_relevant_names_the_nearest_column() -> None:
 def test_roles_of_user_cut_cover_every_event() -> None:
     split = UserCut(UserCut.Config()).split(log(users=40), np.random.default_rng(0))
     assert set(split.roles.tolist()) == {TRAIN, VALID, VALID_INPUT, TEST, TEST_INPUT}
+
+
+def held(pairs: list[tuple[int, int, str]]) -> pl.DataFrame:
+    return pl.DataFrame(pairs, schema={"user": pl.Int64, "item": pl.Int64, "part": pl.String}, orient="row")
+
+
+def test_a_published_split_is_kept_pair_by_pair() -> None:
+    # User 0 has items 0..11, user 1 items 0..3, user 2 item 5 alone; the file holds out (0, 1), (0, 11) and (1, 0).
+    events = Interactions.of(np.repeat([0, 1, 2], [12, 4, 1]), np.array([*range(12), *range(4), 5]))
+    pairs = held([(1, 0, "test"), (0, 11, "test"), (0, 1, "test")])
+    split = Published(Published.Config(valid=0.34)).split(events, np.random.default_rng(3), pairs)
+    test, valid = split.test, split.valid
+    assert list(zip(test.users.tolist(), test.items.tolist(), strict=True)) == [(0, 1), (0, 11), (1, 0)]
+    # Of 10, 3 and 1 training events floor(0.34 * n) = 3, 1 and 0 are drawn, from these alone.
+    assert valid.users.tolist() == [0, 0, 0, 1]
+    assert split.audit() == []
+    # What is judged on the test part learns from the file's whole training part.
+    assert len(split.before_test) == 14
+    again = Published(Published.Config(valid=0.34)).split(events, np.random.default_rng(3), pairs)
+    assert np.array_equal(again.roles, split.roles)
+    other = Published(Published.Config(valid=0.34)).split(events, np.random.default_rng(4), pairs)
+    assert not np.array_equal(other.roles, split.roles)
+
+
+def test_a_published_split_with_a_validation_part_throws_no_dice() -> None:
+    events = Interactions.of(np.array([0, 0, 0, 1, 1]), np.array([1, 2, 3, 1, 2]))
+    pairs = held([(0, 3, "test"), (1, 2, "valid")])
+    split = Published(Published.Config()).split(events, np.random.default_rng(0), pairs)
+    assert split.roles.tolist() == [TRAIN, TRAIN, TEST, TRAIN, VALID]
+
+
+def test_a_user_keeps_an_event_to_learn_from() -> None:
+    events = Interactions.of(np.array([0, 0, 0]), np.array([1, 2, 3]))
+    split = Published(Published.Config(valid=1.0)).split(events, np.random.default_rng(0), held([(0, 3, "test")]))
+    assert sorted(split.roles.tolist()) == sorted([TRAIN, VALID, TEST])
+
+
+def test_a_log_without_a_published_split() -> None:
+    words = (
+        "split (published): this log comes without a split of its own "
+        '(use an adapter that brings one, or split.use = "user_time")'
+    )
+    lists = pl.DataFrame({"user": [0], "item": [1], "candidates": [[1, 2]]})
+    for given_pairs in (None, lists):
+        with pytest.raises(DataError) as caught:
+            Published(Published.Config()).split(log(users=2), np.random.default_rng(0), given_pairs)
+        assert str(caught.value) == words
+
+
+def test_held_out_pairs_that_the_log_lacks() -> None:
+    events = Interactions.of(np.array([0, 0, 1]), np.array([1, 2, 1]))
+    with pytest.raises(DataError) as caught:
+        Published(Published.Config()).split(
+            events, np.random.default_rng(0), held([(0, 2, "test"), (1, 2, "test"), (0, 7, "test")])
+        )
+    assert str(caught.value) == (
+        "split (published): 2 held-out pairs are not in the log "
+        "(`shortlist import --fresh` brings the log and its split anew)"
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from shortlist.config import catalogue as parts
 from shortlist.config import load
 from shortlist.errors import DataError
 from shortlist.events.infer import infer
@@ -196,7 +197,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         infer(str(tmp_path / "nothing"), tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}/nothing: no such file, folder or public log "
-        "(public logs: ml-100k, ml-1m, ml-1m-sample, ml-latest-small, ncf-ml-1m)"
+        f"(public logs: {', '.join(name.replace('_', '-') for name in parts('shortlist.events.adapters'))})"
     )
 
 

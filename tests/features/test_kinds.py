@@ -96,7 +96,8 @@ def test_words_that_counts_refuse() -> None:
         "feature.it.by: no key is called 'item.categry' (did you mean item.category?)"
     )
     assert refused("count", by="item.price") == (
-        "feature.it.by: item.price is a dense field: it has no values to count by (name a sparse or varlen field)"
+        "feature.it.by: item.price is a dense field: it has no values to count by (name a sparse or varlen field, "
+        'or cut it: edges = { "item.price" = [18, 25] })'
     )
     assert refused("count", by=["item", "item.creator"]) == (
         "feature.it.by: item and item.creator are both of the item (name one of the user and one of the item)"

@@ -14,7 +14,7 @@ from shortlist.metrics import expected, topk
 from shortlist.metrics.expected import UNRANKED, positive_ranks, tied_ranks
 
 approx = pytest.approx
-METRICS = ("recall", "precision", "hit_rate", "ndcg", "mrr", "map")
+METRICS = ("recall", "precision", "f1", "hit_rate", "ndcg", "mrr", "map")
 
 
 def plainly(found: list[int], relevant: int, k: int) -> dict[str, float]:
@@ -25,6 +25,7 @@ def plainly(found: list[int], relevant: int, k: int) -> dict[str, float]:
     return {
         "recall": len(ranks) / relevant,
         "precision": len(ranks) / k,
+        "f1": 2 * len(ranks) / (k + relevant),
         "hit_rate": float(bool(ranks)),
         "ndcg": sum(1 / log2(r + 1) for r in ranks) / ideal,
         "mrr": 1 / ranks[0] if ranks else 0.0,
@@ -66,15 +67,15 @@ def test_equals_the_mean_over_all_orders(case: tuple[list[float], list[bool], li
 
 def test_constant_scorer_by_hand() -> None:
     # Two labels among four equal items, cut at 2. Hits by order: C(4,2) = 6 placements of the labels on ranks.
-    # Recall: each label is in the first two with 2/4. Hit rate: 1 - C(2,2)/C(4,2) = 5/6.
+    # Recall: each label is in the first two with 2/4; F1 = 2 * 1 / (2 + 2). Hit rate: 1 - C(2,2)/C(4,2) = 5/6.
     # MRR: label first in 3 of 6 placements, not first but second in 2 of 6: 3/6 + 2/6 * 1/2 = 2/3.
     # NDCG: each rank holds a label half the time: (1 + 1/log2(3)) / 2 of an ideal 1 + 1/log2(3): 1/2.
     # AP: {1,2} gives (1+1)/2, {1,3},{1,4} 1/2 each, {2,3},{2,4} 1/4 each, {3,4} 0: (1 + 1 + 1/2) / 6 = 5/12.
     got = expected.accuracy(tied_ranks(np.zeros((1, 4)), np.array([0, 2]), np.array([1, 3])), [2])
     assert {name: float(column[0]) for name, column in got.items()} == approx(
         {
-            "recall@2": 1 / 2, "precision@2": 1 / 2, "hit_rate@2": 5 / 6, "ndcg@2": 1 / 2, "mrr@2": 2 / 3,
-            "map@2": 5 / 12,
+            "recall@2": 1 / 2, "precision@2": 1 / 2, "f1@2": 1 / 2, "hit_rate@2": 5 / 6, "ndcg@2": 1 / 2,
+            "mrr@2": 2 / 3, "map@2": 5 / 12,
         }
     )  # fmt: skip
 

@@ -33,6 +33,8 @@ def test_first_hit_of_three_labels() -> None:
     assert m["ndcg"] == approx(0.4693, abs=5e-5)
     assert m["recall"] == approx(1 / 3)
     assert m["precision"] == approx(1 / 5)
+    # Precision 1/5, recall 1/3: F1 = 2 * 1/15 / (8/15) = 1/4.
+    assert m["f1"] == approx(1 / 4)
     assert m["mrr"] == m["hit_rate"] == 1
     # AP = (1/1) / min(3, 5)
     assert m["map"] == approx(1 / 3)

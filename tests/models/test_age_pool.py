@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.models.towers import asked, every, model, moved, trained
+from tests.models.towers import asked, drawn, every, model, moved, trained
 
 from shortlist.artifact import Artifact, load, save
 from shortlist.candidates import Requests
@@ -22,7 +22,7 @@ POOLS = (24.0, 96.0, 240.0, 720.0)
 
 @pytest.fixture(scope="module")
 def world() -> Toy:
-    return Toy.draw(40, 60, 900, seed=6)
+    return drawn(40, 60, 900, 6)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def ages(world: Toy, items: Any, now: int) -> Any:
 
 
 def test_it_is_a_solver(world: Toy) -> None:
-    solver = AgePool(AgePool.Config(of="towers"), world.schema())
+    solver: Any = AgePool(AgePool.Config(of="towers"), world.schema())
     assert isinstance(solver, Solver)
     assert solver.reads == ("item.published",)
 

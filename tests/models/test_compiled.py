@@ -76,6 +76,22 @@ def test_code_is_there_before_it_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert files.load("integers") is None
 
 
+def test_a_change_in_a_loop_that_is_called_is_noticed(tmp_path: Path) -> None:
+    """The caller's own file stays as it is."""
+    head = "from shortlist.tables.compiled import loop\n"
+    caller = tmp_path / "caller.py"
+    caller.write_text(f"{head}from called import step\n\n@loop\ndef walk(n):\n    return step(n) * 10\n")
+    said = []
+    for step in ("n + 1", "n + 2", "n + 2"):
+        (tmp_path / "called.py").write_text(f"{head}\n@loop\ndef step(n):\n    return {step}\n")
+        script = "from caller import walk\nprint(walk(1), sum(walk.stats.cache_hits.values()))"
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        said.append(done.stdout.split())
+    assert said == [["20", "0"], ["30", "0"], ["30", "1"]]
+
+
 def test_loops_are_kept_so() -> None:
     from shortlist.models.blocks.cooccurrence import by_item
 

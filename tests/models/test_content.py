@@ -177,7 +177,7 @@ def test_a_text_with_an_encoder_is_a_vector() -> None:
 def test_too_much_is_refused_with_the_estimate() -> None:
     with pytest.raises(CapacityError) as caught:
         solve(random(8), budget_bytes=1)
-    assert caught.value.what == "8 items need 0.1 GiB, the budget is 0.0 GiB"
+    assert caught.value.what == "8 items need 0.3 GiB, the budget is 0.0 GiB"
 
 
 def test_copies_stand_once_in_a_list_the_latest_for_all() -> None:

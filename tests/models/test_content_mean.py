@@ -1,30 +1,35 @@
 """Vectors of new items from items of similar content."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.models.test_content import random
-from tests.models.towers import asked, every, model, trained
+from tests.models.towers import asked, drawn, every, model, trained
 
 from shortlist.artifact import Artifact, load, save
+from shortlist.config import parse
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError, DataError
 from shortlist.forms import Lists, Vectors
+from shortlist.funnel.recipes import assemble, document, split_options
 from shortlist.funnel.sources.nearest import Nearest
 from shortlist.models.blocks.content import unit
 from shortlist.models.recall.content_mean import ContentMean, mean_of
 from shortlist.models.roles import Solver
 from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.simulation.toy import Toy
+from shortlist.training.fit import fit, models_of
+from shortlist.training.plan import plan_of
 
 OLD = np.arange(20)
 
 
 @pytest.fixture(scope="module")
 def world() -> Toy:
-    return Toy.draw(40, 30, 900, seed=8)
+    return drawn(40, 30, 900, 8)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def own(towers: Artifact) -> Vectors:
 
 
 def test_it_is_a_solver(world: Toy) -> None:
-    solver = ContentMean(ContentMean.Config(of="towers"), world.schema())
+    solver: Any = ContentMean(ContentMean.Config(of="towers"), world.schema())
     assert isinstance(solver, Solver)
     assert solver.reads == ("actions", "item.content")
 
@@ -122,6 +127,31 @@ def test_items_that_nobody_took_are_found(world: Toy, towers: Artifact) -> None:
     assert set(range(20, 30)) <= set(found.tolist())
     assert ContentMean.cold_items
     assert ContentMean.cold_users
+
+
+def test_a_pool_of_it_asks_with_the_vectors_of_the_towers(world: Toy, tmp_path: Path) -> None:
+    channels: list[dict[str, Any]] = [
+        {"name": "towers", "use": "dssm", "dim": 4, "hidden": [8], "out": 4, "train": {"epochs": 1, "history": 10}},
+        {"name": "filled", "use": "content_mean", "of": "towers", "mature": 1},
+        {"name": "pool", "use": "age_pool", "of": "filled", "max_age_hours": 350.0},
+    ]
+    config = parse({"recall": channels, "filters": [], "rerank": "top"})
+    models = models_of(config.recall)
+    options = {c.name: split_options(c, models[c.name])[0] for c in config.recall}
+    plans = [plan_of(c, c.name, options[c.name]) for c in config.recall]
+    fit(plans, before(world), world.catalogue, world.schema(), tmp_path, snapshot="", created_ms=world.now)
+    words = document(config, world.schema(), models)
+    funnel = assemble(words, lambda name: load(tmp_path / name), world.catalogue)["home"]
+    pool = {channel.name: channel.source for channel in funnel.channels}["pool"]
+    requests = asked(world, [0, 1])
+    _, found, scores = pool.recall(requests, 100, every)
+    form = load(tmp_path / "pool").form()
+    assert isinstance(form, Vectors)
+    assert set(found.tolist()) == set(range(30))  # published up to 29 times 12 hours ago, 20 to 29 untaken
+    query = model(load(tmp_path / "towers"), world).query(requests)[0].astype(np.float64)
+    own_vector = rows(form, found[:1])[0].astype(np.float64)
+    cosine = query @ own_vector / np.linalg.norm(query) / np.linalg.norm(own_vector)
+    assert scores[0] == pytest.approx(cosine, abs=1e-5)
 
 
 def test_new_items_without_content_get_no_vector(world: Toy, towers: Artifact) -> None:

@@ -1,7 +1,7 @@
 """U2TAG2I: preferences, lists and scores by hand and against loops over all items."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,30 @@ def test_items_that_nobody_took_are_brought_and_new_users_are_served() -> None:
     assert Tags.cold_users
 
 
+class Far:
+    """Lists that lie elsewhere: those asked for are read."""
+
+    def __init__(self, lists: Lists) -> None:
+        self.lists = lists
+
+    def take(self, keys: NDArray[np.int64]) -> Lists:
+        owners = np.repeat(self.lists.keys, np.diff(self.lists.offsets))
+        mine = np.isin(owners, keys)
+        return Lists.ranked(owners[mine], self.lists.items[mine], self.lists.scores[mine])
+
+    def named(self, labels: Iterable[str]) -> Lists:
+        raise AssertionError("asked by key")
+
+
+def test_lists_elsewhere_are_the_same() -> None:
+    built = solve(catalogue(*[[f"t{n % 3}", f"u{n % 4}"] for n in range(30)]), log((0, 4, 0), (1, 9, 3)))
+    assert isinstance(built.form, Lists)
+    asked = ask([(0, 0), (1, 2)], [], [(5, 1)])
+    elsewhere = Source(Source.Config(), Far(built.form), SCHEMA, built.beside)
+    for mine, other in zip(source(built).recall(asked, 9, every), elsewhere.recall(asked, 9, every), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
 def test_several_fields_are_several_kinds_of_tags() -> None:
     built = solve(catalogue("7", None, brand=["7", "x"]), fields=("tags", "brand"))
     assert isinstance(built.form, Lists)
@@ -226,7 +250,7 @@ def test_no_tag_at_all_is_said() -> None:
             solve(world)
         assert caught.value.what == "no item has a value in tags"
         assert caught.value.where == "tags"
-        assert caught.value.hint == "give items labels, or leave this channel out"
+        assert caught.value.hint == "give items tags, or leave this channel out"
 
 
 TIMES = "set schema.published to a time field of [schema.items]"

@@ -11,9 +11,17 @@ from shortlist.artifact import Artifact, load
 from shortlist.candidates import Mask, Ragged, Requests
 from shortlist.config import find
 from shortlist.models.learned import Learned, restore
+from shortlist.schema import Catalogue, Profiles
 from shortlist.simulation.toy import Toy
 from shortlist.training.fit import fit
 from shortlist.training.plan import Plan
+
+
+def drawn(users: int, items: int, events: int, seed: int) -> Toy:
+    """Item n was published n times twelve hours before the end of the log."""
+    world = Toy.draw(users, items, events, seed=seed)
+    columns = {**world.catalogue.items.columns, "published": world.now - np.arange(items) * 43_200_000}
+    return replace(world, catalogue=Catalogue(world.catalogue.users, Profiles(np.arange(items), columns)))
 
 
 def trained(world: Toy, folder: Path, items: NDArray[np.int64] | None = None) -> Artifact:

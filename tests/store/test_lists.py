@@ -18,7 +18,7 @@ from shortlist.artifact import load, save
 from shortlist.candidates import Ragged, Requests
 from shortlist.config import catalogue, find
 from shortlist.errors import ArtifactError, DataError
-from shortlist.forms import Built, Lists
+from shortlist.forms import Built, Lists, Vectors
 from shortlist.funnel.recipes import SOURCES
 from shortlist.funnel.sources.neighbours import Neighbours
 from shortlist.funnel.sources.popular import Popular
@@ -26,7 +26,18 @@ from shortlist.index.lists import Kept, ListIndex, searchable
 from shortlist.schema import Schema
 from shortlist.store import Blobs
 from shortlist.store.blobs import Change
-from shortlist.store.lists import Table, fingerprint, publish, publish_release, published, rollback, versions
+from shortlist.store.lists import (
+    Table,
+    erase,
+    erased,
+    fingerprint,
+    kept,
+    publish,
+    publish_release,
+    published,
+    rollback,
+    versions,
+)
 from shortlist.store.lmdb import Lmdb
 from shortlist.store.memory import Memory
 from shortlist.store.opening import open_store
@@ -159,12 +170,43 @@ def test_both_versions_are_whole_while_the_next_is_written() -> None:
     equal(table(blobs).take(np.arange(200)), lists(1))
 
 
-def test_lists_of_users_stay_with_the_release(tmp_path: Path) -> None:
-    """An erased user is taken out of the release's files; a store of lists does not know who a key is."""
+def test_users_who_were_erased_leave_lists_whose_keys_are_users(blobs: Blobs) -> None:
+    def similar(*rows: tuple[int, int, float]) -> Lists:
+        users, others, scores = (np.array(column) for column in zip(*rows, strict=True))
+        return Lists.ranked(users, others, scores.astype(np.float32))
+
+    # 1 is alike to 2 and 3, 2 to 1 alone, 3 to 1 and 2; items 1 and 2 are others than users 1 and 2
+    whole = similar((1, 2, 0.9), (1, 3, 0.5), (2, 1, 0.9), (3, 1, 0.5), (3, 2, 0.4))
+    publish(blobs, "user_cf", whole, "one", now=NOW, users="users")
+    publish(blobs, "user_cf", whole, "two", now=NOW, users="users")
+    publish(blobs, "taken", whole, "one", now=NOW, users="items")
+    publish(blobs, "item_cf", whole, "one", now=NOW)
+    assert erased(blobs) == 0
+    # of each user_cf: the row of 1 goes, that of 2 held nobody else, that of 3 keeps 2; of taken the row of 1
+    assert erase(blobs, np.array([1, 1]), 7) == 2 * 3 + 1
+    assert erased(blobs) == 7
+    for version in ("one", "two"):
+        equal(Table(blobs, "user_cf", lambda: NOW, version).take(np.arange(9)), similar((3, 2, 0.4)))
+    left = similar((2, 1, 0.9), (3, 1, 0.5), (3, 2, 0.4))
+    equal(Table(blobs, "taken", lambda: NOW).take(np.arange(9)), left)
+    equal(Table(blobs, "item_cf", lambda: NOW).take(np.arange(9)), whole)
+    told = [(row.channel, row.version, row.rows, row.bytes) for row in kept(blobs)]
+    # 12 bytes an item
+    assert told == [
+        ("item_cf", "one", 3, 60), ("taken", "one", 2, 36), ("user_cf", "two", 1, 12), ("user_cf", "one", 1, 12),
+    ]  # fmt: skip
+    assert erase(blobs, np.array([1]), 7) == 0
+    assert rollback(blobs, "user_cf") == "one"
+    publish(blobs, "user_cf", whole, "three", now=NOW, users="users")  # of files that may know 1 still
+    assert erased(blobs) == 0
+
+
+def test_what_a_store_may_hold(tmp_path: Path) -> None:
     mine = Built(lists(1), users={"form": "items"})
-    save(tmp_path / "one", kind="recall", name="one", form=mine, fingerprint="", created_ms=NOW)
-    save(tmp_path / "two", kind="recall", name="two", form=lists(1), fingerprint="", created_ms=NOW)
-    assert [published(load(tmp_path / name)) for name in ("one", "two")] == [False, True]
+    points = Vectors(np.arange(2), np.ones((2, 3), dtype=np.float32))
+    for name, form in (("one", mine), ("two", lists(1)), ("three", points)):
+        save(tmp_path / name, kind="recall", name=name, form=form, fingerprint="", created_ms=NOW)
+    assert [published(load(tmp_path / name)) for name in ("one", "two", "three")] == [True, True, False]
 
 
 def test_a_release_publishes_its_lists(tmp_path: Path, blobs: Blobs) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from shortlist.errors import ConfigError
-from shortlist.tables.engine import ENGINES, Frame, gather, open_frame
+from shortlist.tables.engine import Frame, gather, open_frame
 from shortlist.tables.log import backwards, between, counts, first_of, first_seen, running, span, unmatched
 
 LOG = pl.DataFrame(
@@ -20,12 +20,12 @@ LOG = pl.DataFrame(
 )
 
 
-@pytest.fixture(params=sorted(ENGINES))
-def frame(request: pytest.FixtureRequest, tmp_path: Path) -> Frame:
+@pytest.fixture
+def frame(engine: str, tmp_path: Path) -> Frame:
     # Two files, so that an engine has to read several.
     LOG[:2].write_parquet(tmp_path / "part-0.parquet")
     LOG[2:].write_parquet(tmp_path / "part-1.parquet")
-    return open_frame(request.param, sorted(tmp_path.glob("*.parquet")))
+    return open_frame(engine, sorted(tmp_path.glob("*.parquet")))
 
 
 def test_first_of_keeps_the_first_of_equal_rows(frame: Frame) -> None:
@@ -59,6 +59,12 @@ def test_unmatched_are_rows_a_join_would_lose(frame: Frame) -> None:
     assert lost["row"].to_list() == [0, 2]
 
 
+def test_frames_opened_one_after_the_other_can_be_joined(engine: str, frame: Frame, tmp_path: Path) -> None:
+    known = open_frame(engine, [tmp_path / "part-0.parquet"]).filter(nw.col("user") == "b")
+    lost = gather(unmatched(frame.filter(~nw.col("user").is_null()), known, "user"))
+    assert sorted(lost["row"].to_list()) == [1, 4]
+
+
 def test_between_takes_both_bounds(frame: Frame) -> None:
     assert gather(between(frame, "row", 1, 3).sort("row"))["row"].to_list() == [1, 2, 3]
 
@@ -81,9 +87,22 @@ def test_an_unknown_engine_names_its_nearest() -> None:
     assert str(caught.value) == "data.engine: no engine is called 'duckdbb' (did you mean duckdb?)"
 
 
-def test_duckdb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "package"), [("duckdb", "duckdb"), ("spark", "pyspark")])
+def test_an_engine_that_is_not_installed(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
-        open_frame("duckdb", [])
-    message = "data.engine: duckdb is not installed (pip install 'shortlist[duckdb]', or leave the engine at polars)"
+        open_frame(name, [])
+    hint = f"pip install 'shortlist[{name}]', or leave the engine at polars"
+    assert str(caught.value) == f"data.engine: {package} is not installed ({hint})"
+
+
+def test_spark_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError) as caught:
+        open_frame("spark", [], "item_cf.engine")
+    message = (
+        "item_cf.engine: spark needs Java, and no java is on the path "
+        "(install a Java runtime, 17 or later, or leave the engine at polars)"
+    )
     assert str(caught.value) == message

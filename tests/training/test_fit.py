@@ -42,6 +42,13 @@ def test_each_channel_becomes_an_artifact_of_its_own(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path / "hot").form(), Lists)
 
 
+def test_what_a_solver_refuses_is_said_before_anything_is_fitted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, [*plans(), Plan("sold", "hot", Hot, {"actions": ["buy"]})])
+    assert caught.value.what == "no action is called 'buy'"
+    assert not list(tmp_path.iterdir())
+
+
 def test_impressions_teach_nothing(tmp_path: Path) -> None:
     run(tmp_path, plans(), [1, 1, 0, 0])
     hot = load(tmp_path / "hot").form()

@@ -30,6 +30,14 @@ COUNT = click.IntRange(1)
 @click.option("--days", type=COUNT, help="How long the world runs, instead of 30 days.")
 @click.option("--users", type=COUNT, help="How many, instead of as many as the size has.")
 @click.option("--items", type=COUNT, help="How many, instead of as many as the size has.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["world", "globo", "yidian"]),
+    default="world",
+    show_default=True,
+    help="Whose files: our own, or those of two news logs (docs/news.md).",
+)
 @json_option
 def command(
     folder: Path,
@@ -39,16 +47,18 @@ def command(
     days: int | None,
     users: int | None,
     items: int | None,
+    form: str,
     as_json: bool,
 ) -> None:
     """Write the log of a simulated world to FOLDER, to try things on: tastes that drift, items of hidden quality.
 
     FOLDER/events/, items.parquet and users.parquet are what `shortlist init FOLDER` reads; FOLDER/truth/ is what it
-    must not know.
+    must not know. With another --format FOLDER has the files of that log, and no truth.
     """
     from shortlist.config import nearest
     from shortlist.errors import ConfigError
-    from shortlist.simulation.folder import save
+    from shortlist.simulation import folder as files
+    from shortlist.simulation import news
     from shortlist.simulation.policy import named
     from shortlist.simulation.sizes import SIZES
 
@@ -58,9 +68,14 @@ def command(
     preset = SIZES[size]
     config = replace(preset, days=days or preset.days, users=users or preset.users, items=items or preset.items)
     with progress("simulate") as told:
-        counts = save(folder, config, lambda world: named(policy, world.truth), seed, told)
+        if form == "world":
+            counts = files.save(folder, config, lambda world: named(policy, world.truth), seed, told)
+        else:
+            counts = news.save(folder, form, config, lambda world: named(policy, world.truth), seed, told)
+    what = ", ".join(f"{n} {name}" for name, n in counts.items())
     total = sum(counts.values())
-    say(f"{folder}: {total} events ({', '.join(f'{n} {name}' for name, n in counts.items())})")
+    say(f"{folder}: {total} events ({what})" if form == "world" else f"{folder}: {what}")
     say(f"next: shortlist init {shlex.quote(str(folder))}")
     if as_json:
-        emit({"folder": str(folder), "events": total, "actions": counts, "size": size, "policy": policy, "seed": seed})
+        made = {"events": total, "actions": counts} if form == "world" else {"rows": counts}
+        emit({"folder": str(folder), **made, "size": size, "policy": policy, "seed": seed})

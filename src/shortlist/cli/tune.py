@@ -18,7 +18,12 @@ def command() -> None:
 
 @command.command()
 @project_option
-@click.option("--budget", type=click.IntRange(1), default=None, help="Candidates in all; as many as now by default.")
+@click.option(
+    "--budget",
+    type=click.IntRange(1),
+    default=None,
+    help="Distinct candidates a request; the scene's budget by default.",
+)
 @click.option("--step", type=click.IntRange(1), default=10, show_default=True, help="The smallest piece of a quota.")
 @click.option("--scene", default=None, help="The first scene of the project by default.")
 @json_option

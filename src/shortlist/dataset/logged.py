@@ -273,11 +273,13 @@ class Seen:
 
 
 class Asked(NamedTuple):
-    """The requests of logged rows [R], in order of time, and what each knew."""
+    """The requests of logged rows [R], in order of time, and what each knew: histories up to the offset `as_of`,
+    counters up to `counted`, where the store stood."""
 
     users: Ints
     now: Ints
     as_of: Ints
+    counted: Ints
     context: Mapping[str, NDArray[Any]]
 
 
@@ -323,6 +325,7 @@ class LoggedData:
             of_request["user"].to_numpy(writable=True),
             of_request["time_ms"].to_numpy(writable=True),
             of_request["as_of_offset"].to_numpy(writable=True),
+            _counted(of_request).to_numpy(writable=True),
             {name: _array(of_request, f"context.{name}") for name in schema.context},
         )
         users = np.unique(asked.users)
@@ -333,7 +336,7 @@ class LoggedData:
         candidates = _candidates(rows, offsets, tuple(channels), position)
         requests = ask(asked)
         seen = _seen(rows, offsets, features, requests.known)
-        requests = replace(requests, known=seen if features else requests.known, as_of=asked.as_of)
+        requests = replace(requests, known=seen if features else requests.known, as_of=asked.counted)
         mask = np.isin(asked.users, late)
         return cls(requests, candidates, joined.labels, joined.valid, joined.weights, mask, log)
 
@@ -347,6 +350,12 @@ class LoggedData:
     def some(self, mask: Mask, assembler: Assembler, seed: int) -> "Logged":
         """Units of the requests under the mask."""
         return Logged(self, np.flatnonzero(mask), assembler)
+
+
+def _counted(of_request: pl.DataFrame) -> pl.Series:
+    """Where counters stood; rows that do not say were counted where histories were."""
+    told, known = "counted_offset" in of_request.columns, of_request["as_of_offset"]
+    return of_request["counted_offset"].fill_null(known) if told else known
 
 
 class Logged:

@@ -118,9 +118,13 @@ class Data:
         config = self.project.config
         kind: Any = find(config.split.use, ["shortlist.dataset.splits"], "split.use")
         options = build(kind.Config, config.split.options, f"split ({config.split.use})")
-        split: Split = kind(options).split(self.interactions, np.random.default_rng(config.seed))
-        fixed = workspace.published(self.project)
-        return published(split, fixed) if fixed is not None and config.split.use == "last_out" else split
+        fixed, rng = workspace.published(self.project), np.random.default_rng(config.seed)
+        if config.split.use == "published":
+            parted: Split = kind(options).split(self.interactions, rng, fixed)
+            return parted
+        split: Split = kind(options).split(self.interactions, rng)
+        listed = fixed is not None and "candidates" in fixed.columns and config.split.use == "last_out"
+        return published(split, fixed) if fixed is not None and listed else split
 
     def part(self, part: Part) -> Interactions:
         """What a fit for this part may learn from."""
@@ -331,7 +335,7 @@ def logged_data(data: Data, log: Interactions, progress: Progress | None = None)
 
     def ask(asked: Asked) -> Requests:
         events = log.histories(asked.users, asked.now, asked.as_of)
-        return data.requests(asked.users, asked.now, n, events, asked.context, asked.as_of)
+        return data.requests(asked.users, asked.now, n, events, asked.context, asked.counted)
 
     names = (*(channel.name for channel in project.config.recall), BACKFILL)
     rng = np.random.default_rng(project.config.seed)

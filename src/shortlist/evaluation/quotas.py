@@ -1,4 +1,5 @@
-"""Which quotas the recall channels of a scene should have: the same number of candidates, more of what is looked for.
+"""Which quotas the recall channels of a scene should have: the same number of distinct candidates, more of what is
+looked for. (What two channels bring costs once: the stages behind see it once.)
 
 Channels are asked once, as deep as a quota could be; what any quotas would have found is read off the ranks. R
 requests, M labels, N candidates, C channels.
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from shortlist.candidates import Candidates, Requests
 from shortlist.errors import ConfigError
 from shortlist.evaluation.funnel import eligible
+from shortlist.evaluation.stages import sample
 from shortlist.funnel.mergers.rrf import Rrf
 from shortlist.funnel.pipeline import Funnel
 
@@ -20,15 +22,17 @@ __all__ = ["Found", "Reached", "chosen", "equal", "found", "reached"]
 
 Ints = NDArray[np.int64]
 Step = Callable[[int, int], None]
+SEEN = 4_000_000  # candidates, counted for each channel that brings them, that quotas are chosen on
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where channels ranked what was looked for: `ranks` int32 [M, C], 0 where a channel did not bring the label, and
-    `weights` float64 [M], one over the labels of its request."""
+    """The eligible candidates of some requests: `ranks` int16 [N, C], 0 where a channel did not bring one, and `weights`
+    float64 [N]: of what was looked for one over the labels of its request, else 0. `requests` is how many there were."""
 
-    ranks: NDArray[np.int32]
+    ranks: NDArray[np.int16]
     weights: NDArray[np.float64]
+    requests: int
 
 
 @dataclass(frozen=True)
@@ -40,55 +44,83 @@ class Reached:
     candidates: float
 
 
-def equal(channels: int, budget: int) -> Ints:
-    """The same for every channel; what is left over goes to the first."""
-    if budget < channels:
-        what, hint = f"a budget of {budget} for {channels} channels", "give at least one candidate to each"
-        raise ConfigError(what, where="budget", hint=hint)
-    return budget // channels + (np.arange(channels) < budget % channels).astype(np.int64)
-
-
 def found(
     funnel: Funnel, requests: Requests, offsets: Ints, labels: Ints, depth: int, progress: Step | None = None
 ) -> Found:
-    """Ask every channel of the funnel for `depth` eligible items and look where the labels (CSR over requests) are."""
+    """Ask every channel of the funnel for `depth` eligible items. `SEEN` candidates are looked at: of more requests than
+    that allows, as many as it does, evenly spread."""
+    many = max(1, min(len(requests), SEEN // (depth * len(funnel.channels))))
+    rows = np.unique(np.linspace(0, len(requests) - 1, many).astype(np.int64))
+    requests, offsets, labels = sample(requests, offsets, labels, rows)
     ranks, weights = [], []
     for start, candidates in _asked(funnel, requests, depth, progress):
         stop = start + len(candidates.offsets) - 1
         at, owner = _labelled(candidates, offsets[start : stop + 1], labels)
-        hit = np.where((at >= 0)[:, None], candidates.rank[at, :-1], 0)
-        ranks.append(hit.astype(np.int32))
-        weights.append(1.0 / np.diff(offsets)[start:stop][owner])
-    return Found(np.concatenate(ranks), np.concatenate(weights))
+        weight = np.zeros(len(candidates))
+        weight[at[at >= 0]] = 1.0 / np.diff(offsets)[start:stop][owner[at >= 0]]
+        ranks.append(candidates.rank[:, :-1].astype(np.int16))
+        weights.append(weight)
+    return Found(np.concatenate(ranks), np.concatenate(weights), len(requests))
+
+
+def equal(seen: Found, budget: int) -> Ints:
+    """The largest quota that all channels may have for at most `budget` distinct candidates a request in the mean.
+
+    Raises ConfigError where that is none.
+    """
+    first = np.where(seen.ranks > 0, seen.ranks, np.iinfo(np.int16).max).min(axis=1)
+    cost = np.cumsum(np.bincount(first, minlength=1)) / max(seen.requests, 1)
+    quota = int(np.searchsorted(cost, budget, side="right")) - 1
+    channels = seen.ranks.shape[1]
+    if quota < 1:
+        what, hint = f"a budget of {budget} for {channels} channels", "give room for an item of each"
+        raise ConfigError(what, where="budget", hint=hint)
+    return np.full(channels, min(quota, int(seen.ranks.max(initial=1))), dtype=np.int64)
 
 
 def chosen(seen: Found, budget: int, step: int) -> Ints:
-    """Quotas [C] that sum to the budget: greedily, the channel and the number of steps that find most per candidate.
+    """Quotas [C] for at most `budget` distinct candidates a request in the mean: greedily, the channel and the number of
+    steps that find most for each candidate nobody had brought.
 
     A quota is a prefix of a channel's list, and what lies deeper may be worth more than what comes next: therefore
-    every number of steps is looked at, not one. What finds nothing more is spread evenly. Ties go to the shorter piece,
-    then to the channel named first.
+    every number of steps is looked at, not one. Once nothing more is found, what is left of the budget goes to the
+    channels in turn, a step each. Ties go to the shorter piece, then to the channel named first.
     """
     channels = seen.ranks.shape[1]
     quotas = np.zeros(channels, dtype=np.int64)
-    open_, left = np.ones(len(seen.ranks), dtype=bool), budget
-    while left > 0:
+    ranks, weights, left = seen.ranks, seen.weights, float(budget * seen.requests)
+    while True:
         best = (0.0, 0, 0)
         for c in range(channels):
-            mine = seen.ranks[:, c]
-            deeper = open_ & (mine > quotas[c]) & (mine <= quotas[c] + left)
-            piece = (mine[deeper] - quotas[c] - 1) // step
-            gain = np.cumsum(np.bincount(piece, seen.weights[deeper], minlength=1))
-            size = np.minimum((np.arange(len(gain)) + 1) * step, left)
-            at = int(np.argmax(gain / size))
-            if gain[at] / size[at] > best[0] * (1 + 1e-12):
-                best = (float(gain[at] / size[at]), c, int(size[at]))
+            deeper = ranks[:, c] > quotas[c]
+            piece = (ranks[deeper, c] - quotas[c] - 1) // step
+            cost = np.cumsum(np.bincount(piece, minlength=1))
+            gain = np.cumsum(np.bincount(piece, weights[deeper], minlength=1))
+            worth = np.where((cost > 0) & (cost <= left), gain / np.maximum(cost, 1), 0.0)
+            at = int(np.argmax(worth))
+            if worth[at] > best[0] * (1 + 1e-12):
+                best = (float(worth[at]), c, at + 1)
         if not best[2]:
             break
-        quotas[best[1]] += best[2]
-        left -= best[2]
-        open_ &= ~((seen.ranks[:, best[1]] > 0) & (seen.ranks[:, best[1]] <= quotas[best[1]]))
-    return quotas + (equal(channels, left) if left >= channels else left * (np.arange(channels) == 0))
+        quotas[best[1]] += best[2] * step
+        ranks, weights, left = _without(ranks, weights, best[1], int(quotas[best[1]]), left)
+    spent = np.zeros(channels, dtype=bool)
+    while not spent.all():
+        for c in range(channels):
+            mine = (ranks[:, c] > 0) & (ranks[:, c] <= quotas[c] + step)
+            spent[c] = int(mine.sum()) > left or not bool((ranks[:, c] > 0).any())
+            if not spent[c]:
+                quotas[c] += step
+                ranks, weights, left = _without(ranks, weights, c, int(quotas[c]), left)
+    return quotas
+
+
+def _without(
+    ranks: NDArray[np.int16], weights: NDArray[np.float64], channel: int, quota: int, left: float
+) -> tuple[NDArray[np.int16], NDArray[np.float64], float]:
+    """What a channel's quota leaves to be brought, and of the budget."""
+    rest = ~((ranks[:, channel] > 0) & (ranks[:, channel] <= quota))
+    return ranks[rest], weights[rest], left - float((~rest).sum())
 
 
 def reached(
@@ -99,9 +131,9 @@ def reached(
     quotas: Mapping[str, Ints],
     progress: Step | None = None,
 ) -> dict[str, Reached]:
-    """What each of the quotas [C] finds, by name; and `rrf`: all channels asked for the whole budget, merged by
-    reciprocal rank and cut where each request has as many distinct candidates as the last of the quotas gives it."""
-    depth = max(int(q.sum()) for q in quotas.values())
+    """What each of the quotas [C] finds, by name; and `rrf`: all channels asked as deep as any quota goes, merged by
+    reciprocal rank and cut where a request has as many distinct candidates as the last of the quotas gives it."""
+    depth = max(int(q.max()) for q in quotas.values())
     recall: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*quotas, "rrf")}
     sizes: dict[str, list[Ints]] = {name: [] for name in recall}
     merger = Rrf(Rrf.Config(), tuple(c.name for c in funnel.channels))

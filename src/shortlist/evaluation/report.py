@@ -280,7 +280,7 @@ def label(name: str) -> str:
     """`ndcg@10` as a person writes it: NDCG@10."""
     stem, at, cut = name.partition("@")
     words = {
-        "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini",
+        "ndcg": "NDCG", "f1": "F1", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini",
         "auc": "AUC", "gauc": "GAUC", "ne": "NE", "ece": "ECE", "calibration": "Σp / Σy",
     }  # fmt: skip
     return words.get(stem, stem.replace("_", " ").capitalize()) + at + cut

@@ -58,7 +58,7 @@ def tuned_quotas(
 ) -> Tuned:
     """Choose the quotas of a scene's channels on validation and judge them on test, each with its own models.
 
-    `budget` candidates in all, as many as the quotas now by default. Raises ArtifactError when models are missing or
+    `budget` distinct candidates a request, by default the scene's. Raises ArtifactError when models are missing or
     stale, ConfigError for an unknown scene, a scene without channels and a budget below their number.
     """
     scenes = data.project.config.scene
@@ -68,10 +68,9 @@ def tuned_quotas(
     funnel, asked = _part(data, "valid", scene)
     channels = tuple(channel.name for channel in funnel.channels)
     now = np.array([channel.quota for channel in funnel.channels], dtype=np.int64)
-    budget = int(now.sum()) if budget is None else budget
-    even = equal(len(channels), budget)
+    budget = funnel.budget if budget is None else budget
     seen = found(funnel, asked.requests, asked.offsets, asked.labels, budget, progress)
-    quotas = {"now": now, "equal": even, "tuned": chosen(seen, budget, step)}
+    quotas = {"now": now, "equal": equal(seen, budget), "tuned": chosen(seen, budget, step)}
     funnel, asked = _part(data, "test", scene)
     return Tuned(
         channels, budget, quotas, reached(funnel, asked.requests, asked.offsets, asked.labels, quotas, progress)

@@ -22,7 +22,8 @@ T = TypeVar("T")
 class Raw:
     """Events, and items and users where there are any, in raw columns that `schema` maps.
 
-    `published` is a split that the makers of a public log fixed: raw ids `user`, `item`, and `candidates` to rank.
+    `published` is a split that the makers of a public log fixed: raw ids `user`, `item` of what is held out, and either
+    `candidates` to rank, or `part`: for which part, "test" or "valid".
     """
 
     events: pl.LazyFrame

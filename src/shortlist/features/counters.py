@@ -36,11 +36,14 @@ from shortlist.candidates import owners as owners_of
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 from shortlist.features.base import SLACK_MS, TICK_MS, WINDOWS, Counter, Events
-from shortlist.features.encoders import lists
+from shortlist.features.encoders import lists, numbers
 from shortlist.features.hashing import fnv1a, mix
 from shortlist.schema import Catalogue, Profiles, Schema, text
 
-__all__ = ["Layout", "Parts", "Table", "Tally", "codes", "fold", "merge", "read", "tally", "weights"]
+__all__ = [
+    "Layout", "Parts", "Table", "Tally", "codes", "cut", "fold", "merge", "read", "sliced", "tally", "valued",
+    "weights",
+]  # fmt: skip
 
 RINGS = (1, 60, 1440)  # minutes a step of each ring takes
 LAST = 3  # the ring of a sub's newest minute, or of what has settled
@@ -225,16 +228,45 @@ class Parts:
     def _hashes(self, part: str) -> tuple[Ints, Ints]:
         """Values of a field by row of its profiles, as CSR, with one empty row behind."""
         if part not in self._values:
-            entity, _, field = part.partition(".")
-            profiles = self.catalogue.users if entity == "user" else self.catalogue.items
-            self._values[part] = _hashes(profiles, part, field)
+            profiles = self.catalogue.users if part.startswith("user.") else self.catalogue.items
+            self._values[part] = _hashes(profiles, part)
         return self._values[part]
 
 
-def _hashes(profiles: Profiles, part: str, field: str) -> tuple[Ints, Ints]:
-    column = profiles.columns.get(field, np.full(len(profiles), None, dtype=object))
+def sliced(word: str, edges: Sequence[float]) -> str:
+    """A part's word with its edges."""
+    return f"{word}[{','.join(map(_short, edges))}]"
+
+
+def _short(edge: float) -> str:
+    return str(float(edge)).removesuffix(".0")
+
+
+def cut(part: str) -> tuple[str, NDArray[np.float64] | None]:
+    """A part's word and its edges, ascending, None where its values are counted as they are: `user.age[18,25]`."""
+    word, bracket, told = part.partition("[")
+    return word, np.array([float(edge) for edge in told[:-1].split(",")]) if bracket else None
+
+
+def valued(profiles: Profiles, part: str) -> tuple[Ints, pl.Series]:
+    """Values of a part's field as lengths [N] and texts one after the other: null where there is none. Numbers that are
+    cut by edges are `<18`, `18-25` (up to 25, without it), `25+`; what is no number is null."""
+    word, edges = cut(part)
+    column = profiles.columns.get(word.partition(".")[2], np.full(len(profiles), None, dtype=object))
     lengths, flat = lists(column)
-    words = text(flat)
+    if edges is None:
+        return lengths, text(flat)
+    told = [_short(edge) for edge in edges]
+    labels = np.array([f"<{told[0]}", *map("-".join, pairwise(told)), f"{told[-1]}+"], dtype=object)
+    values = numbers(flat)
+    known = ~np.isnan(values)
+    words = np.full(len(values), None, dtype=object)
+    words[known] = labels[np.searchsorted(edges, values[known], side="right")]
+    return lengths, pl.Series(words.tolist(), dtype=pl.String)
+
+
+def _hashes(profiles: Profiles, part: str) -> tuple[Ints, Ints]:
+    lengths, words = valued(profiles, part)
     known = words.is_not_null().to_numpy()
     rows = np.repeat(np.arange(len(profiles)), lengths)[known]
     distinct = words.filter(words.is_not_null()).unique(maintain_order=True)
@@ -259,7 +291,7 @@ def codes(counter: Counter, schema: Schema) -> NDArray[np.int16]:
             raise ConfigError(f"no window is called {name!r}", where=where, hint=nearest(name, list(WINDOWS)))
     fields = ["user", "item", *(f"user.{name}" for name in schema.users), *(f"item.{name}" for name in schema.items)]
     for part in counter.by:
-        if part not in fields:
+        if cut(part)[0] not in fields:
             raise ConfigError(f"nothing is called {part!r}", where=where, hint=nearest(part, fields))
     return np.array([schema.action_names.index(name) for name in counter.actions], dtype=np.int16)
 

@@ -11,10 +11,10 @@ from shortlist.errors import RequestError
 from shortlist.events.base import Log
 from shortlist.events.event import bad_id
 from shortlist.features.base import Counter
-from shortlist.features.encoders import lists
+from shortlist.features.counters import valued
 from shortlist.features.hashing import fnv1a, mix
 from shortlist.features.state import namespace
-from shortlist.schema import MISSING, Keys, text
+from shortlist.schema import MISSING, Keys
 from shortlist.store.states import States
 
 __all__ = ["told"]
@@ -80,9 +80,7 @@ def _names(store: States, part: str, subs: NDArray[np.int64], items: Keys) -> li
         known = len(items)
         return [items.ids[k] if entity == "item" and k < known else str(k) for k in subs.tolist()]
     profiles = store.catalogue.users if entity == "user" else store.catalogue.items
-    words = pl.Series(dtype=pl.String)
-    if field in profiles.columns:
-        words = text(lists(profiles.columns[field])[1]).drop_nulls().unique().cast(pl.String)
+    words = valued(profiles, part)[1].drop_nulls().unique().cast(pl.String)
     named = dict(zip(_hashes(part + "=" + words).tolist(), words.to_list(), strict=True))
     return [named.get(k, f"hash {k}") for k in subs.tolist()]
 

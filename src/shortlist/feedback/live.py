@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from shortlist import now
 from shortlist.artifact import Release, Releases
-from shortlist.config import Project
+from shortlist.config import Project, ServeConfig
 from shortlist.errors import ArtifactError, ConfigError, DataError, ShortlistError
 from shortlist.events import workspace
 from shortlist.events.base import Log
 from shortlist.events.opening import open_log
 from shortlist.features.featureset import FeatureSet
-from shortlist.features.state import Service
+from shortlist.features.state import Caps, Service
 from shortlist.features.stored import Moment, Stored
 from shortlist.feedback.backfill import backfill
 from shortlist.feedback.follow import Follower, state
@@ -46,7 +46,7 @@ class Following:
     def __init__(self, release: Release, log: Log, project: Project, follow: bool) -> None:
         self.log = log
         self.schema = Schema.parse(release.document["schema"], "release.schema")
-        features, service = meaning(release.document)
+        features, service = meaning(release.document, project.config.serve)
         blobs = open_store(project.config.serve.store, project.home, service.fingerprint, write=False)
         # requests under way may read on after `close`: the store is closed when the last of them has gone
         weakref.finalize(self, blobs.close)
@@ -115,18 +115,23 @@ def states(project: Project, release: Release | None, *, write: bool) -> States:
         raise ConfigError("the state lives in the server itself", where="serve.store", hint=hint)
     if release is None:
         own = workspace.schema(project)
-        service = Service(FeatureSet.of(project.config.feature, own, project.folder).counters, own)
+        counters = FeatureSet.of(project.config.feature, own, project.folder).counters
+        service = Service(counters, own, _caps(project.config.serve))
         known = workspace.catalogue(project)
     else:
-        service, known = meaning(release.document)[1], release.catalogue
+        service, known = meaning(release.document, project.config.serve)[1], release.catalogue
     return States(open_store(words, project.home, service.fingerprint, write=write), service, known)
 
 
-def meaning(document: Mapping[str, Any]) -> tuple[FeatureSet, Service]:
-    """The features of a release's document, and the state they need."""
+def meaning(document: Mapping[str, Any], config: ServeConfig) -> tuple[FeatureSet, Service]:
+    """The features of a release's document, and the state they need, as much of it as `config` keeps."""
     schema = Schema.parse(document["schema"], "release.schema")
     features = FeatureSet.restored(document.get("features", []), schema)
-    return features, Service(features.counters, schema)
+    return features, Service(features.counters, schema, _caps(config))
+
+
+def _caps(config: ServeConfig) -> Caps:
+    return Caps(config.history, config.shown)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""Which labels a user prefers, by the history at hand. R requests, H events, T labels, P pairs of a request and a
-label."""
+"""Which tags a user prefers, by the history at hand. R requests, H events, T tags, P pairs of a request and a
+tag."""
 
 __all__ = ["Preferences"]
 
@@ -17,9 +17,9 @@ Reals = NDArray[np.float64]
 
 class Preferences:
     """pref(u, t) = the sum over events of weight * 0.5^(age / half-life) * idf_t where the item has t, over the same
-    for all labels: 1 in all, nothing for a user whose items have no label.
+    for all tags: 1 in all, nothing for a user whose items have no tag.
 
-    `tags` are lists of label -> all items that have it, with the label's idf. Weights are those of the schema's
+    `tags` are lists of tag -> all items that have it, with the tag's idf. Weights are those of the schema's
     actions.
     """
 
@@ -32,7 +32,7 @@ class Preferences:
         self.idf = tags.scores.astype(np.float64)[order]
 
     def of(self, requests: Requests, top: int | None = None) -> tuple[Ints, Ints, Reals]:
-        """Requests, labels and preferences [P], by request, strongest first, ties by smaller label; the `top` of
+        """Requests, tags and preferences [P], by request, strongest first, ties by smaller tag; the `top` of
         each."""
         history = requests.history
         at = np.minimum(np.searchsorted(self.items, history.items), max(len(self.items) - 1, 0))

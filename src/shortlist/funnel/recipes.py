@@ -29,10 +29,10 @@ from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
 from shortlist.features.content import stored, with_vectors
 from shortlist.features.featureset import FeatureSet
-from shortlist.forms import Vectors
+from shortlist.forms import Lists, Vectors
 from shortlist.funnel.pipeline import Channel, Funnel, Source, Stage
 from shortlist.index.building import opened
-from shortlist.index.lists import Kept
+from shortlist.index.lists import Elsewhere
 from shortlist.schema import Catalogue, Schema
 
 __all__ = ["document", "assemble", "seen", "split_options", "of_vectors", "source_of", "part_of", "TEXT"]
@@ -143,11 +143,11 @@ def assemble(
     artifact: Callable[[str], Artifact],
     catalogue: Catalogue,
     pool: ThreadPoolExecutor | None = None,
-    lists: Callable[[str], Kept | None] | None = None,
+    lists: Callable[[str], Elsewhere] | None = None,
 ) -> dict[str, Funnel]:
     """Funnels by scene. `artifact(name)` opens a channel's or a stage's; parts are built once and shared by scenes.
 
-    `lists(name)` gives a channel's lists where they lie elsewhere than in its artifact. The fallback never does: it is
+    `lists(name)` gives a channel's forms where they lie elsewhere than in its artifact. The fallback's never do: it is
     what answers when nothing else can.
     """
     schema = Schema.parse(document["schema"], "release.schema")
@@ -159,15 +159,19 @@ def assemble(
         kind: Any = find(entry["source"], [SOURCES], f"recall.{name}")
         options = build(kind.Config, entry["options"], f"recall.{name}")
         made = artifact(name)
+        elsewhere = None if lists is None else lists(name)
         given: dict[str, Callable[[], Any]] = {
             "queries": lambda: _restored(artifact(_asks(name, document)), schema, read),  # noqa: B023 (called below)
-            "beside": made.beside,
+            "beside": made.beside if elsewhere is None else lambda: elsewhere.beside,  # noqa: B023 (called below)
             "items": lambda: read.items,
             "users": lambda: read.users,
         }
         needed = {word: given[word]() for word in getattr(kind, "needs", ())}
-        elsewhere = None if lists is None else lists(name)
-        form = opened(made) if elsewhere is None else elsewhere
+        if elsewhere is None:
+            form: Any = opened(made)
+        else:
+            held = elsewhere.form
+            form = opened(made, held) if isinstance(held, Vectors | Lists) else held
         sources[name] = Channel(name, kind(options, form, schema, **needed), entry["quota"])
         if name == document["fallback"]:
             fallback = sources[name].source if elsewhere is None else kind(options, made.form(), schema, **needed)

@@ -148,16 +148,17 @@ def canary(engine: Engine, queries: NDArray[np.float32], recall: float, where: s
     return engine, found
 
 
-def opened(artifact: Artifact) -> Form | VectorIndex:
-    """The artifact's form, vectors with the index that was built over them: nothing is built here.
+def opened(artifact: Artifact, given: Form | None = None) -> Form | VectorIndex:
+    """The artifact's form, vectors with the index that was built over them: nothing is built here. Where another form
+    is given, the index is that of the artifact if it was built over these very vectors, else search is exact.
 
     Raises ArtifactError for an index that is damaged or of other vectors, ConfigError where its package is not there.
     """
-    form = artifact.form()
+    form = artifact.form() if given is None else given
     if not isinstance(form, Vectors):
         return form
     words = artifact.manifest.config.get("index")
-    if words is None:
+    if words is None or (given is not None and identity(Points(form)) != words["fingerprint"]):
         return VectorIndex(form)
     where = f"{artifact.manifest.name}.index"
     asked = IndexConfig(use=words["use"], options=words["options"])

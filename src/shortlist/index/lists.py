@@ -1,18 +1,18 @@
 """Lists made searchable: sums of the lists of some keys, for one request or thousands. R requests, H keys
 asked, K lists, I items."""
 
-__all__ = ["Kept", "KeptIndex", "LargeLists", "ListIndex", "cut", "searchable"]
+__all__ = ["Elsewhere", "Kept", "KeptIndex", "LargeLists", "ListIndex", "cut", "searchable"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from shortlist.artifact import MAPPED_ABOVE
-from shortlist.forms import Lists
+from shortlist.forms import Form, Lists
 from shortlist.index.cut import Floats, Ints, Keep, Rows, cut
 
 DENSE = 0.25  # share of filled cells from which a dense matrix is the faster form
@@ -91,6 +91,13 @@ class Kept(Protocol):
 
     def take(self, keys: Ints) -> Lists: ...
     def named(self, labels: Iterable[str]) -> Lists: ...
+
+
+class Elsewhere(NamedTuple):
+    """A channel's form, and those beside it, where they lie elsewhere than in its artifact."""
+
+    form: Kept | Form
+    beside: Mapping[str, Form]
 
 
 class KeptIndex:

@@ -18,7 +18,7 @@ from shortlist.errors import DataError
 from shortlist.metrics.topk import discounts, known, per_label
 
 __all__ = [
-    "TiedRanks", "tied_ranks", "positive_ranks", "accuracy", "recall", "precision", "hit_rate", "ndcg", "mrr",
+    "TiedRanks", "tied_ranks", "positive_ranks", "accuracy", "recall", "precision", "f1", "hit_rate", "ndcg", "mrr",
     "average_precision", "METRICS", "UNRANKED",
 ]  # fmt: skip
 
@@ -143,7 +143,7 @@ def positive_ranks(scores: NDArray[Any], positive: NDArray[np.int64] | int = 0) 
 def accuracy(
     ranks: TiedRanks,
     ks: Sequence[int],
-    metrics: Sequence[str] = ("recall", "precision", "hit_rate", "ndcg", "mrr", "map"),
+    metrics: Sequence[str] = ("recall", "precision", "f1", "hit_rate", "ndcg", "mrr", "map"),
 ) -> dict[str, Column]:
     """Every expected metric at every cut as a column [R] named `recall@10`, NaN where there is no label."""
     return {f"{name}@{k}": METRICS[name](ranks, k) for name in metrics for k in ks}
@@ -157,6 +157,11 @@ def recall(ranks: TiedRanks, k: int) -> Column:
 def precision(ranks: TiedRanks, k: int) -> Column:
     """Expected share of the k places that hold a label."""
     return known(_found(ranks, k) / k, ranks.relevant)
+
+
+def f1(ranks: TiedRanks, k: int) -> Column:
+    """Expected harmonic mean of precision and recall: it is linear in what is found, 2 found / (k + |T|)."""
+    return per_label(2 * _found(ranks, k), k + ranks.relevant, ranks.relevant)
 
 
 def hit_rate(ranks: TiedRanks, k: int) -> Column:
@@ -214,6 +219,7 @@ def average_precision(ranks: TiedRanks, k: int) -> Column:
 METRICS: Mapping[str, Callable[[TiedRanks, int], Column]] = {
     "recall": recall,
     "precision": precision,
+    "f1": f1,
     "hit_rate": hit_rate,
     "ndcg": ndcg,
     "mrr": mrr,

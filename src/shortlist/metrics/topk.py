@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shortlist.errors import DataError
 
 __all__ = [
-    "accuracy", "hits", "recall", "precision", "hit_rate", "ndcg", "mrr", "average_precision",
+    "accuracy", "hits", "recall", "precision", "f1", "hit_rate", "ndcg", "mrr", "average_precision",
     "skipped", "short", "discounts", "per_label", "known", "METRICS",
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ def accuracy(
     offsets: NDArray[np.int64],
     labels: NDArray[np.int64],
     ks: Sequence[int],
-    metrics: Sequence[str] = ("recall", "precision", "hit_rate", "ndcg", "mrr", "map"),
+    metrics: Sequence[str] = ("recall", "precision", "f1", "hit_rate", "ndcg", "mrr", "map"),
 ) -> dict[str, Column]:
     """Every metric at every cut as a column [R] named `recall@10`, NaN where there is no label
     (`skipped`).
@@ -69,6 +69,11 @@ def recall(hits_RK: Hits, relevant: Counts, k: int) -> Column:
 def precision(hits_RK: Hits, relevant: Counts, k: int) -> Column:
     """Share of the k places that hold a label; k even where the list is shorter."""
     return known(hits_RK[:, :k].sum(axis=1) / k, relevant)
+
+
+def f1(hits_RK: Hits, relevant: Counts, k: int) -> Column:
+    """2 Σh / (k + |T|): the harmonic mean of a request's own precision and recall."""
+    return per_label(2 * hits_RK[:, :k].sum(axis=1), k + relevant, relevant)
 
 
 def hit_rate(hits_RK: Hits, relevant: Counts, k: int) -> Column:
@@ -99,6 +104,7 @@ def average_precision(hits_RK: Hits, relevant: Counts, k: int) -> Column:
 METRICS: Mapping[str, Callable[[Hits, Counts, int], Column]] = {
     "recall": recall,
     "precision": precision,
+    "f1": f1,
     "hit_rate": hit_rate,
     "ndcg": ndcg,
     "mrr": mrr,

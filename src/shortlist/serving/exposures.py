@@ -26,6 +26,7 @@ from shortlist.events import slates as files
 from shortlist.events.base import Log
 from shortlist.events.event import Served
 from shortlist.features.base import Rows
+from shortlist.features.stored import Moment
 from shortlist.funnel.pipeline import BELOW, NOT_SELECTED, OVER_BUDGET
 from shortlist.schema import Schema
 from shortlist.serving.wire import Answer
@@ -52,6 +53,12 @@ class Exposure:
     schema: Schema
     stage: str = ""
 
+    @property
+    def counted_offset(self) -> int:
+        """The log offset that counters stood at: they follow the store, histories have the user's own tail as well."""
+        known = self.slates.requests.known
+        return known.offset if isinstance(known, Moment) else self.as_of_offset
+
     def served(self) -> Served:
         answer = self.answer
         body = {
@@ -62,6 +69,7 @@ class Exposure:
             "channels": [[brought.channel for brought in shown.channels] for shown in answer.items],
             "degraded": answer.degraded,
             "as_of_offset": self.as_of_offset,
+            "counted_offset": self.counted_offset,
             "context": self.context,
         }
         text = msgspec.json.encode(body).decode()
@@ -144,10 +152,11 @@ class Exposures:
 def rows(batch: Sequence[Exposure], rejected: int) -> pl.DataFrame:
     """What was shown of each slate, and up to `rejected` of what reached the last stage and was not, one row each.
 
-    `request_id`, `user` (key, -1 unknown), `user_id`, `time_ms`, `as_of_offset`, `scene`, `release`, `experiments`,
-    `degraded` (JSON); `item` (key), `shown`, `position` (from 1; 0: not shown), `propensity` of being shown (1: a page
-    without chance), `sampled`, the probability that this row was kept; `merge_rank` among what no filter dropped;
-    `channel_rank.C`, `channel_score.C`; `score.S` of each stage and task; `feature.F` and `context.F`, raw.
+    `request_id`, `user` (key, -1 unknown), `user_id`, `time_ms`, `as_of_offset` (of the history), `counted_offset` (of
+    counters), `scene`, `release`, `experiments`, `degraded` (JSON); `item` (key), `shown`, `position` (from 1; 0: not
+    shown), `propensity` of being shown (1: a page without chance), `sampled`, the probability that this row was kept;
+    `merge_rank` among what no filter dropped; `channel_rank.C`, `channel_score.C`; `score.S` of each stage and task;
+    `feature.F` and `context.F`, raw.
     """
     alike: dict[tuple[str, ...], list[tuple[Exposure, Columns]]] = {}
     for exposure in batch:
@@ -167,6 +176,7 @@ def _frame(group: Sequence[tuple[Exposure, Columns]]) -> pl.DataFrame:
             "user_id": [answer.user for answer in answers],
             "time_ms": pl.Series([e.now for e in exposures], dtype=pl.Int64),
             "as_of_offset": pl.Series([e.as_of_offset for e in exposures], dtype=pl.Int64),
+            "counted_offset": pl.Series([e.counted_offset for e in exposures], dtype=pl.Int64),
             "scene": [answer.scene for answer in answers],
             "release": [answer.release for answer in answers],
             "experiments": [json.dumps(answer.experiments) for answer in answers],

@@ -27,7 +27,7 @@ from shortlist.funnel.recipes import assemble
 from shortlist.funnel.requests import make
 from shortlist.funnel.selectors.top import Top
 from shortlist.funnel.sources.neighbours import Neighbours
-from shortlist.index.lists import Kept
+from shortlist.index.lists import Elsewhere
 from shortlist.schema import MISSING, Schema
 from shortlist.serving.guard import Guard
 from shortlist.store.base import State
@@ -189,12 +189,12 @@ def open_release(
     slots: int,
     hot: int,
     now: int,
-    lists: Callable[[str], Kept | None] | None = None,
+    lists: Callable[[str], Elsewhere] | None = None,
 ) -> Live:
     """Build everything an answer needs and ask it once in every scene. Raises when any of it does not work.
 
     `slots` bounds the calls under way in one channel, `hot` is the length of the last resort's list. `lists(channel)`
-    gives the lists of a channel that lie elsewhere than in the release.
+    gives the forms of a channel where they lie elsewhere than in the release.
     """
     document = release.document
     for entity, keys in (("user", release.users), ("item", release.items)):

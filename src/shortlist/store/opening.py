@@ -13,7 +13,7 @@ from shortlist.store.lists import fingerprint, publish_release
 __all__ = ["folders", "open_lists", "open_store", "own", "publish_lists", "shared"]
 
 FORMS = "write memory:, lmdb:, lmdb:PATH or redis://HOST:PORT/DB"
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NAME = 12  # characters of a fingerprint that name a folder
 
 
@@ -77,8 +77,10 @@ def publish_lists(
     blobs = open_lists(config, home, log, write=True)
     if blobs is None:
         return ()
+    hours = config.lists_ttl_hours
     with closing(blobs):
-        return publish_release(release, blobs, now=now, stay=stay)
+        ttl_ms = None if hours is None else round(hours * HOUR_MS)
+        return publish_release(release, blobs, now=now, ttl_ms=ttl_ms, stay=stay)
 
 
 def folders(words: str, home: Path) -> dict[str, Path]:

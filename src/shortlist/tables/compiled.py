@@ -8,12 +8,13 @@ __all__ = ["loop", "in_blocks"]
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from numba import njit
 from numba.core import caching
+from numba.core.dispatcher import Dispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -29,8 +30,17 @@ def loop(function: F) -> F:
         return cast(F, njit(nogil=True)(function))
     if cache := getattr(made, "_cache", None):  # none where compiling is switched off
         files = cache._cache_file
-        cache._cache_file = Files(files._cache_path, files._index_name.removesuffix(".nbi"), files._source_stamp)
+        stamp = _stamp(files._source_stamp, function.__globals__)
+        cache._cache_file = Files(files._cache_path, files._index_name.removesuffix(".nbi"), stamp)
     return cast(F, made)
+
+
+def _stamp(own: Any, names: Mapping[str, Any]) -> str:
+    """Of the source of a loop and of the loops its module has from elsewhere: code of these may be part of its own.
+    numba asks the first alone, and runs old code where only the others have changed."""
+    caches: list[Any] = [getattr(value, "_cache", None) for value in names.values() if isinstance(value, Dispatcher)]
+    others = {repr(cache._cache_file._source_stamp) for cache in caches if hasattr(cache, "_cache_file")}
+    return hashlib.sha256(repr((own, sorted(others))).encode()).hexdigest()
 
 
 class Files(Base):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from typing import Any
 
 import narwhals as nw
 import polars as pl
+from polars import selectors as cs
 
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
@@ -39,14 +40,16 @@ def _duckdb(files: Sequence[Path]) -> Frame:
     if not hasattr(_of_thread, "duckdb"):  # frames of two connections cannot be joined
         spill = Path(tempfile.gettempdir()) / "shortlist-duckdb"
         _of_thread.duckdb = duckdb.connect(config={"temp_directory": str(spill)})
-    return nw.from_native(_of_thread.duckdb.read_parquet([str(file) for file in files]))
+    frame: Frame = nw.from_native(_of_thread.duckdb.read_parquet([str(file) for file in files]))
+    return frame
 
 
 def _spark(files: Sequence[Path]) -> Frame:
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.appName("shortlist").getOrCreate()
-    return nw.from_native(session.read.parquet(*(file.resolve().as_uri() for file in files)))
+    frame: Frame = nw.from_native(session.read.parquet(*(file.resolve().as_uri() for file in files)))
+    return frame
 
 
 ENGINES = {"polars": _polars, "duckdb": _duckdb, "spark": _spark}
@@ -101,17 +104,17 @@ class Tables:
     def table(self, columns: Mapping[str, Any]) -> Frame:
         """Arrays of one length [N] by name, NaN as null."""
         path = self.folder / f"{next(self._next)}.parquet"
-        pl.DataFrame(dict(columns), nan_to_null=True).write_parquet(path)
+        pl.DataFrame(dict(columns)).with_columns(cs.float().fill_nan(None)).write_parquet(path)
         return open_frame(self.engine, [path], self.where)
 
     def settled(self, frame: Frame) -> Frame:
         """The same rows, computed now: for what is read more than once."""
         return open_frame(self.engine, [self._written(frame)], self.where)
 
-    def gathered(self, frame: Frame) -> pl.DataFrame:
-        """The rows, in memory, without passing through that of the engine."""
+    def result(self, frame: Frame) -> pl.LazyFrame:
+        """The same rows, computed now, to be read from the folder: not through the memory of the engine."""
         path = self._written(frame)
-        return pl.read_parquet(sorted(path.glob("*.parquet")) if path.is_dir() else path)
+        return pl.scan_parquet(sorted(path.glob("*.parquet")) if path.is_dir() else path)
 
     def _written(self, frame: Frame) -> Path:
         path = self.folder / f"{next(self._next)}.parquet"

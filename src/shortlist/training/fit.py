@@ -62,6 +62,9 @@ def fit(
         raise DataError("no event shows interest: nothing to learn from", where="training", hint=hint)
     now = int(interest.times.max()) + 1
     done: dict[str, Fitted] = {}
+    for plan in plans:
+        if plan.solves:
+            plan.kind(plan.config(), schema)  # what a solver refuses is said before hours of training
     for n, plan in enumerate(linked(plans)):
         if progress:
             progress(n, len(plans), plan.name)

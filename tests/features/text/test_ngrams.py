@@ -11,13 +11,14 @@ from unicodedata import normalize
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pytest import approx
 
 from shortlist.errors import ConfigError
-from shortlist.features.text.ngrams import CHARS, Ngrams, runs
+from shortlist.features.text.ngrams import CHARS, Ngrams, directions, runs
 
 HERE = Path()
 TEXTS = ["The Matrix (1999)", "Amélie", "千と千尋の神隠し", "STRASSE", "", "ﬁnding nemo", "Η Οδύσσεια", "🦊 fox"]
@@ -172,7 +173,17 @@ def test_singular_directions_by_hand() -> None:
     assert not found[:, 3:].any()
     # of fewer directions the first are the strongest: all three words alike
     one = fitted(*pairs, *pairs, dim=1, **options)
-    assert vectors(one, "a b", "c", "a") == approx(np.ones((3, 1)), abs=1e-6)
+    found = vectors(one, "a b", "c", "a")
+    assert found @ found.T == approx(np.ones((3, 3)), abs=1e-6)
+
+
+def test_a_direction_points_where_its_first_largest_part_does() -> None:
+    """(1, -1) / sqrt 2 and (1, 1) / sqrt 2: parts of one size, and what is the larger by rounding says nothing."""
+    rows = sp.csr_array(np.array([[1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]))
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]):
+        buckets, axes = directions(rows[order], 2)
+        assert buckets.tolist() == [0, 1]
+        assert axes == approx(np.array([[1, 1], [-1, 1]]) * sqrt(0.5), abs=1e-6)
 
 
 def test_topics_of_long_texts() -> None:

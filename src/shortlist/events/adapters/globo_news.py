@@ -20,7 +20,7 @@ from shortlist.events.readers import Table, guard, scan
 from shortlist.events.sources import Public, fetch
 from shortlist.schema import Schema
 
-__all__ = ["GloboNews", "LOGS", "PUBLIC"]
+__all__ = ["GloboNews", "PUBLIC", "LOGS", "ARTICLES", "VECTORS"]
 
 LOGS = ("train_click_log.csv", "testA_click_log.csv", "testB_click_log.csv")
 ARTICLES, VECTORS = "articles.csv", "articles_emb.csv"
@@ -85,7 +85,10 @@ class GloboNews:
         clicks = pl.concat([_alike(log, names) for log in logs])
         raw = self._raw(clicks, items)
         files = tuple(file for log in logs for file in log.files)
-        tables = {"events": Table(raw.events, files, logs[0].kind), "items": Table(items, articles.files, articles.kind)}
+        tables = {
+            "events": Table(raw.events, files, logs[0].kind),
+            "items": Table(items, articles.files, articles.kind),
+        }
         return Raw(raw.events, raw.items, raw.users, raw.schema, None, tables)
 
     def _raw(self, clicks: pl.LazyFrame, items: pl.LazyFrame) -> Raw:

@@ -60,7 +60,7 @@ class Yidian:
         },
         "users": {
             "deviceName": "sparse", "OS": "sparse", "province": "sparse", "city": "sparse",
-            **{name: "dense" for name in USER[4:]},
+            **dict.fromkeys(USER[4:], "dense"),
         },
         "context": {"network": "sparse", "refresh": "dense"},
         "title": "title",
@@ -140,9 +140,12 @@ def _scan(file: Path) -> pl.LazyFrame:
     if not file.stat().st_size:
         raise DataError("the file is empty", where=str(file), hint="copy it again")
     names = COLUMNS[file.name]
-    frame = pl.scan_csv(file, separator="\t", has_header=False, infer_schema=False, quote_char=None)
-    width = len(guard(frame.collect_schema, file))
+    width = len(guard(lambda: _tabs(file).collect_schema(), file))
     if width != len(names):
         what = f"it has {width} columns, not {len(names)}: {', '.join(names)}"
         raise DataError(what, where=str(file), hint="is it another file, or are its columns not parted by tabs?")
-    return frame.rename({f"column_{n + 1}": name for n, name in enumerate(names)})
+    return _tabs(file, dict.fromkeys(names, pl.String()))
+
+
+def _tabs(file: Path, schema: dict[str, pl.DataType] | None = None) -> pl.LazyFrame:
+    return pl.scan_csv(file, separator="\t", has_header=False, infer_schema=False, schema=schema, quote_char=None)

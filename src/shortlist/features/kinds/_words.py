@@ -3,9 +3,11 @@
 N rows, H events of histories, V values of a field.
 """
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -15,11 +17,12 @@ from shortlist.candidates import Ragged
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 from shortlist.features.base import WINDOWS, Known, Rows
+from shortlist.features.counters import sliced
 from shortlist.features.encoders import lists
 from shortlist.schema import FIRST, Catalogue, Entity, Profiles, Schema, Vocabulary, text
 
 __all__ = [
-    "DAY_MS", "VALUED", "Names", "Side", "Once", "Values", "coded",
+    "DAY_MS", "VALUED", "Edges", "Names", "Side", "Once", "Values", "coded",
     "actions_of", "windows_of", "keys_of", "side_of", "field_of", "item_field", "values_of",
     "past", "weighed", "ranked",
 ]  # fmt: skip
@@ -27,6 +30,7 @@ __all__ = [
 T = TypeVar("T")
 Ints = NDArray[np.int64]
 Names = str | tuple[str, ...]  # one name, or several
+Edges = dict[str, tuple[float, ...]]  # by key: where numbers are cut into slices
 Side = Literal["request", "row"]
 VALUED = ("sparse", "varlen", "seq")  # kinds of fields that have values to count by
 DAY_MS = 86_400_000
@@ -58,8 +62,8 @@ def windows_of(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     return names
 
 
-def keys_of(by: Names, schema: Schema, where: str) -> tuple[str, ...]:
-    """The one or two words that name a counter's key. Raises ConfigError."""
+def keys_of(by: Names, schema: Schema, where: str, edges: Mapping[str, tuple[float, ...]]) -> tuple[str, ...]:
+    """The one or two words that name a counter's key, with its `edges`: `user.age[18,25]`. Raises ConfigError."""
     found = _several(by)
     if len(found) not in (1, 2):
         hint = 'write by = "item" or by = ["item", "user.gender"]'
@@ -67,16 +71,28 @@ def keys_of(by: Names, schema: Schema, where: str) -> tuple[str, ...]:
     fields: dict[str, str] = {f"user.{name}": field.kind for name, field in schema.users.items()}
     fields |= {f"item.{name}": field.kind for name, field in schema.items.items()}
     for word in found:
-        if fields.get(word, VALUED[0]) not in VALUED:
+        if fields.get(word, VALUED[0]) not in (*VALUED, *(("dense",) if word in edges else ())):
             what = f"{word} is a {fields[word]} field: it has no values to count by"
-            raise ConfigError(what, where=where, hint="name a sparse or varlen field")
+            cuts = f', or cut it: edges = {{ "{word}" = [18, 25] }}' if fields[word] == "dense" else ""
+            raise ConfigError(what, where=where, hint=f"name a sparse or varlen field{cuts}")
         if word not in ("user", "item", *fields):
             words = ["user", "item", *(name for name, kind in fields.items() if kind in VALUED)]
             raise ConfigError(f"no key is called {word!r}", where=where, hint=nearest(word, words))
     if len({word.partition(".")[0] for word in found}) < len(found):
         what = f"{found[0]} and {found[1]} are both of the {found[0].partition('.')[0]}"
         raise ConfigError(what, where=where, hint="name one of the user and one of the item")
-    return found
+    _check_edges(edges, found, where.removesuffix("by") + "edges")
+    return tuple(sliced(word, edges[word]) if word in edges else word for word in found)
+
+
+def _check_edges(edges: Mapping[str, tuple[float, ...]], by: tuple[str, ...], where: str) -> None:
+    for word, told in edges.items():
+        if word not in by or "." not in word:
+            hint = nearest(word, [name for name in by if "." in name])
+            raise ConfigError(f"nothing is counted by the values of {word!r}", where=where, hint=hint)
+        if not told or not all(map(math.isfinite, told)) or any(a >= b for a, b in pairwise(told)):
+            hint = f'write edges = {{ "{word}" = [18, 25, 35, 50] }}'
+            raise ConfigError(f"edges of {word} are not numbers that ascend: {list(told)}", where=where, hint=hint)
 
 
 def side_of(by: tuple[str, ...]) -> Side:

@@ -5,6 +5,7 @@ N rows, W windows. Columns `NAME_<window>`, of the request where only the user i
 
 __all__ = ["Counted"]
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, frozen
 from shortlist.features.base import WINDOWS, Column, Counter, Known, Rows
-from shortlist.features.kinds._words import Names, Side, actions_of, keys_of, side_of, windows_of
+from shortlist.features.kinds._words import Edges, Names, Side, actions_of, keys_of, side_of, windows_of
 from shortlist.schema import Field, Schema
 
 
@@ -23,7 +24,7 @@ class Counted:
         """`actions` that count, and `by` what: "item", ["item", "user.gender"], ["user", "item.category"].
 
         One column for each of `windows`; `sum` adds up the events' values instead of counting them. Of the second key
-        the latest `cap` values are kept for each of the first.
+        the latest `cap` values are kept for each of the first. `edges` cut numbers into slices, which are counted by.
         """
 
         actions: Names
@@ -31,11 +32,12 @@ class Counted:
         windows: tuple[str, ...] = tuple(WINDOWS)
         sum: bool = False
         cap: Count = 64
+        edges: Edges = dataclasses.field(default_factory=dict)
 
     def __init__(self, config: Config, name: str, schema: Schema) -> None:
         """Raises ConfigError for an action, a key or a window that is not there."""
         where = f"feature.{name}"
-        by = keys_of(config.by, schema, f"{where}.by")
+        by = keys_of(config.by, schema, f"{where}.by", config.edges)
         actions = actions_of(config.actions, schema, f"{where}.actions")
         windows = windows_of(config.windows, f"{where}.windows")
         self.counter = Counter(by, actions, windows, sum=config.sum, cap=config.cap)

@@ -5,6 +5,7 @@ One column, `NAME`, of the request where only the user is counted by, else of th
 
 __all__ = ["Decayed"]
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.features.base import Column, Counter, Known, Rows
-from shortlist.features.kinds._words import DAY_MS, Names, Side, actions_of, keys_of, side_of
+from shortlist.features.kinds._words import DAY_MS, Edges, Names, Side, actions_of, keys_of, side_of
 from shortlist.schema import Field, Schema
 
 
@@ -21,18 +22,20 @@ class Decayed:
     @frozen
     class Config:
         """`actions` that count, `by` a key or two; after `half_life_days` an event counts half. `sum` adds up the
-        events' values instead. Of the second key the latest `cap` values are kept for each of the first."""
+        events' values instead. Of the second key the latest `cap` values are kept for each of the first. `edges` as
+        for counts."""
 
         actions: Names
         by: Names
         half_life_days: Positive = 7.0
         sum: bool = False
         cap: Count = 64
+        edges: Edges = dataclasses.field(default_factory=dict)
 
     def __init__(self, config: Config, name: str, schema: Schema) -> None:
         """Raises ConfigError for an action or a key that is not there."""
         where = f"feature.{name}"
-        by = keys_of(config.by, schema, f"{where}.by")
+        by = keys_of(config.by, schema, f"{where}.by", config.edges)
         actions = actions_of(config.actions, schema, f"{where}.actions")
         half_life = max(1, round(config.half_life_days * DAY_MS))
         self.name = name

@@ -6,6 +6,7 @@ sure the rate is.
 
 __all__ = ["Smoothed"]
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.features.base import WINDOWS, Column, Counter, Known, Rows
-from shortlist.features.kinds._words import Names, Side, actions_of, keys_of, side_of, windows_of
+from shortlist.features.kinds._words import Edges, Names, Side, actions_of, keys_of, side_of, windows_of
 from shortlist.schema import Field, Schema
 
 
@@ -23,7 +24,8 @@ class Smoothed:
     class Config:
         """Actions that are `hits` and those that are `trials`, counted `by` a key or two in each of `windows`.
 
-        The prior is worth `strength` trials; None fits that to how much training's rates differ. `cap` as for counts.
+        The prior is worth `strength` trials; None fits that to how much training's rates differ. `cap` and `edges` as
+        for counts.
         """
 
         hits: Names
@@ -32,11 +34,12 @@ class Smoothed:
         windows: tuple[str, ...] = tuple(WINDOWS)
         strength: Positive | None = None
         cap: Count = 64
+        edges: Edges = dataclasses.field(default_factory=dict)
 
     def __init__(self, config: Config, name: str, schema: Schema) -> None:
         """Raises ConfigError for an action, a key or a window that is not there."""
         where = f"feature.{name}"
-        by = keys_of(config.by, schema, f"{where}.by")
+        by = keys_of(config.by, schema, f"{where}.by", config.edges)
         windows = windows_of(config.windows, f"{where}.windows")
         self.hits, self.trials = (
             Counter(by, actions_of(names, schema, f"{where}.{key}"), windows, cap=config.cap)

@@ -174,7 +174,11 @@ def directions(texts: sp.csr_array, dim: int) -> Axes:
         y_NK = x_NB @ (x_NB.T @ np.linalg.qr(y_NK).Q)
     _, strength, v_KB = np.linalg.svd((x_NB.T @ np.linalg.qr(y_NK).Q).T, full_matrices=False)
     v_KB = v_KB[strength > 1e-9 * strength[0]][:dim]
-    turned = np.sign(v_KB[np.arange(len(v_KB)), np.abs(v_KB).argmax(axis=1)])  # or each could point either way
+    sizes_KB = np.abs(v_KB)
+    largest = (sizes_KB > (1 - 1e-6) * sizes_KB.max(axis=1, keepdims=True)).argmax(
+        axis=1
+    )  # the first, but for rounding
+    turned = np.sign(v_KB[np.arange(len(v_KB)), largest])  # or each could point either way
     axes[:, : len(v_KB)] = (turned[:, None] * v_KB).T
     return buckets, axes
 

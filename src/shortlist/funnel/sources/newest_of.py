@@ -1,4 +1,4 @@
-"""u2label2i: the newest items of the labels that a user prefers. R requests, N items."""
+"""u2tag2i: the newest items of the tags that a user prefers. R requests, N items."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,8 +20,8 @@ __all__ = ["NewestOf"]
 
 
 class NewestOf:
-    """Of the `top` labels that a user prefers, the `per_label` newest that are out and not older than `max_age_hours`
-    (None: however old), labels in turn: the item at place p of a label scores pref / p.
+    """Of the `top` tags that a user prefers, the `per_tag` newest that are out and not older than `max_age_hours`
+    (None: however old), tags in turn: the item at place p of a tag scores pref / p.
 
     An item that the catalogue does not have yet came after the release: it is new.
     """
@@ -31,7 +31,7 @@ class NewestOf:
     @frozen
     class Config:
         top: Count = 10
-        per_label: Count = 20
+        per_tag: Count = 20
         half_life_days: Positive | None = 7.0
         max_age_hours: Positive | None = 720.0
 
@@ -45,8 +45,8 @@ class NewestOf:
         self.ages = Ages(items, schema, config.max_age_hours, "newest_of.max_age_hours", later=True)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
-        """At most `top` times `per_label` items; what the user has already taken is among them."""
-        owners, labels, share = self.preferences.of(requests, self.config.top)
-        limits = np.full(len(labels), self.config.per_label, dtype=np.int64)
-        rows = found(self.form, owners, labels, limits, keep, partial(self.ages.within, requests))
+        """At most `top` times `per_tag` items; what the user has already taken is among them."""
+        owners, tags, share = self.preferences.of(requests, self.config.top)
+        limits = np.full(len(tags), self.config.per_tag, dtype=np.int64)
+        rows = found(self.form, owners, tags, limits, keep, partial(self.ages.within, requests))
         return in_turn(rows, owners, share, n, keep)

@@ -22,6 +22,7 @@ Single = NDArray[np.float32]
 Rows = Callable[[int, int, Short, Ints, Single], None]
 
 TINY = 1e-37  # what is smaller is nothing in a float32 score
+NOISE = 1e-12  # a correlation below is what sums leave of a zero
 
 
 @loop
@@ -328,7 +329,7 @@ def rated(
         row_items, row_scores, size = best[i], scores[i], 0
         for t in range(n):
             j = touched[t]
-            if j != i and product[j] > 0.0:
+            if j != i and product[j] > NOISE * np.sqrt(own[j] * other[j]):
                 score = np.float32(product[j] / np.sqrt(own[j] * other[j]))
                 if size < keep or score >= row_scores[0]:
                     size = _offer(row_scores, row_items, size, score, j)

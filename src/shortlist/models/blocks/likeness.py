@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 
 FLAT = 1e-10  # ratings whose variance is a smaller part of their mean square are all the same
+NOISE = 1e-12  # a correlation below is what sums leave of a zero
 
 
 def jaccard(common: Real, own: float, other: Real) -> Real:
@@ -28,7 +29,8 @@ def pearson(common: Real, x: Real, y: Real, xy: Real, xx: Real, yy: Real) -> Rea
     are taken as deviations already."""
     own, other = common * xx - x * x, common * yy - y * y
     sound = (own > FLAT * common * xx) & (other > FLAT * common * yy)
-    return np.where(sound, (common * xy - x * y) / np.sqrt(np.where(sound, own * other, 1.0)), 0.0)
+    score = np.where(sound, (common * xy - x * y) / np.sqrt(np.where(sound, own * other, 1.0)), 0.0)
+    return np.where(np.abs(score) > NOISE, score, 0.0)
 
 
 def shrunk(score: Real, common: Real, lam: float) -> Real:

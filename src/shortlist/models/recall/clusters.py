@@ -17,8 +17,8 @@ from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, ConfigError, DataError
 from shortlist.forms import Built, Lists, Vectors
 from shortlist.models.blocks.content import field_of, unit, unit_vectors
-from shortlist.models.blocks.labels import headed, newest, without
 from shortlist.models.blocks.spherical import closest, cluster
+from shortlist.models.blocks.tagged import headed, newest, without
 from shortlist.schema import Catalogue, Schema
 
 DAY_MS = 86_400_000.0
@@ -105,7 +105,7 @@ def placed(built: Built, item: int, vector: NDArray[np.float32], keep: int | Non
     owners = np.append(np.repeat(rest.keys, np.diff(rest.offsets)), group)
     items, scores = np.append(rest.items, item), np.append(rest.scores, cosine)
     every = Lists.ranked(owners, items, scores.astype(np.float32))
-    return Built(headed(built.form, item, [int(group[0])], keep), {**built.beside, "clusters": every})
+    return Built(headed(built.form, item, {int(group[0]): ""}, keep), {**built.beside, "clusters": every})
 
 
 def _content(matrix: NDArray[np.float32]) -> Ints:

@@ -18,6 +18,7 @@ from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists, Vectors
 from shortlist.index.building import indexed, kind_of
+from shortlist.index.points import BLOCK_BYTES, PAIRS
 from shortlist.models.blocks.content import above, field_of, unit, unit_vectors
 from shortlist.schema import Catalogue, Schema
 
@@ -91,8 +92,10 @@ class Content:
         return self._lists(keys, matrix, stands)
 
     def estimate(self, items: int, width: int) -> int:
-        """Bytes at the peak: the vectors as the catalogue has them, at length 1 and in the index, and the lists."""
-        return items * (3 * 4 * width + 3 * 12 * (min(self.config.keep, items) + 1)) + 2 * 64 * 2**20
+        """Bytes at the peak: the vectors as the catalogue has them, at length 1 and in the index, the lists, and what
+        an exact search holds at once."""
+        kept = min(self.config.keep, items) + 1
+        return items * (20 * width + 3 * 12 * kept) + 8 * width * PAIRS + 4 * BLOCK_BYTES
 
     def _stand(self, keys: Ints, matrix: Single, catalogue: Catalogue, least: float) -> Ints:
         """The row that stands for each row [N]."""

@@ -6,7 +6,7 @@ Reads events of chosen actions, their values, and the users' region and country.
 __all__ = ["Hot"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -47,7 +47,8 @@ class Hot:
         called `purchase`.
 
         A day suits news, a week goods; no half-life (`inf` in TOML) means plain counts. Of one user's events
-        on one item the latest `per_user` count.
+        on one item the latest `per_user` count. `engine` sums as tables, of a log that arrays in memory do not hold
+        (docs/decisions/spark.md).
         """
 
         by: Literal["clicks", "purchases", "amount", "region"] = "clicks"
@@ -57,6 +58,7 @@ class Hot:
         per_user: Count | None = 5
         least: Annotated[int, Ge(0)] = 50
         country: str | None = None
+        engine: Literal["polars", "duckdb", "spark"] | None = None
 
     def __init__(self, config: Config, schema: Schema) -> None:
         self.config = config
@@ -89,6 +91,8 @@ class Hot:
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Lists:
         """Ranked items of each list, at most `keep`. Scores of different `now` do not compare; their order does."""
         log = interactions.liked(self.weights)
+        if self.config.engine is not None:
+            return self._as_tables(self.config.engine, log, catalogue, now)
         if self.config.per_user is not None:
             log = log.where(_latest(log, self.config.per_user))
         worth = self.worth(log)
@@ -104,6 +108,27 @@ class Hot:
         owners, items, scores = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return Lists.ranked(owners, items, scores.astype(np.float32), self.config.keep, tuple(labels))
 
+    def _as_tables(self, engine: str, log: Interactions, catalogue: Catalogue, now: int) -> Lists:
+        from shortlist.models.blocks.tabled import events, lists, opened
+        from shortlist.tables.hot import hot
+
+        config, labels, users, numbers = self.config, [GLOBAL], [], []
+        for field, label in self.levels:
+            of_user, names = self._names(field, log, catalogue)
+            known = names[of_user] != ""
+            users.append(log.user_keys[known])
+            numbers.append(of_user[known] + len(labels))
+            labels += [label(name) for name in names]
+        with opened(engine, "hot.engine") as tables:
+            own = tables.table({"user": np.concatenate(users), "list": np.concatenate(numbers)}) if users else None
+            ranked = hot(
+                events(tables, log, self.weights), now=now, keep=config.keep, amount=config.by == "amount",
+                per_user=config.per_user, lists=own, least=config.least, settle=tables.settled,
+                half_life_ms=None if config.half_life_days is None else config.half_life_days * DAY_MS,
+            )  # fmt: skip
+            found = lists(tables, ranked, "list", "item", None, labels=tuple(labels))
+        return replace(found, keys=np.arange(len(found)))
+
     def worth(self, log: Interactions) -> Real:
         """What each event adds at its own moment [E]."""
         worth = self.weights[log.actions].astype(np.float64)
@@ -111,14 +136,19 @@ class Hot:
 
     def _by(self, field: str, log: Interactions, catalogue: Catalogue) -> tuple[Ints, list[str]]:
         """List of each event [E] by its user's field, -1 where that is unknown or has too few, and their names."""
-        values = text(catalogue.users.take(field, log.user_keys)).to_list()
-        names, of_user = np.unique(np.array([v or "" for v in values], dtype=object), return_inverse=True)
+        of_user, names = self._names(field, log, catalogue)
         events = np.diff(log.offsets)
         sizes = np.bincount(of_user, weights=events, minlength=len(names))
         built = np.flatnonzero((sizes >= self.config.least) & (names != ""))
         code = np.full(len(names), -1, dtype=np.int64)
         code[built] = np.arange(len(built))
         return np.repeat(code[of_user], events), names[built].tolist()
+
+    def _names(self, field: str, log: Interactions, catalogue: Catalogue) -> tuple[Ints, NDArray[np.object_]]:
+        """The field of each user [U] as its place among all there are, and these, ascending; nothing is empty."""
+        values = text(catalogue.users.take(field, log.user_keys)).to_list()
+        names, of_user = np.unique(np.array([v or "" for v in values], dtype=object), return_inverse=True)
+        return of_user, names
 
 
 def decayed(

@@ -51,7 +51,8 @@ class ItemCF:
     class Config:
         """`keep` neighbours of an item; the latest `cap` items of a user count (None, `inf` in TOML: all).
 
-        `alpha` 0.5 treats both items alike; above it a popular neighbour counts less, below it more.
+        `alpha` 0.5 treats both items alike; above it a popular neighbour counts less, below it more. `engine` counts
+        pairs as tables, of a log that loops in memory do not hold (docs/decisions/spark.md).
         """
 
         weights: Literal["sequence", "binary", "rating"] = "sequence"
@@ -66,6 +67,7 @@ class ItemCF:
         same_category: NonNegative = 0.5
         normalize: bool = False
         budget_bytes: Count = 4 * 2**30
+        engine: Literal["polars", "duckdb", "spark"] | None = None
 
     def __init__(self, config: Config, schema: Schema) -> None:
         self.config = config
@@ -88,6 +90,8 @@ class ItemCF:
             if not len(log):
                 hint = 'set schema.value, or weights = "binary"'
                 raise DataError("no event has a value", where="item_cf", hint=hint)
+        if config.engine is not None:
+            return self._as_tables(config.engine, log, catalogue)
         if len(log) >= 2**31:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="item_cf", hint=hint)
@@ -137,6 +141,32 @@ class ItemCF:
     def estimate(self, items: int, events: int) -> int:
         """Bytes at the peak: the result, the users' lists both ways round with what each weighs, sums of a thread."""
         return items * (min(self.config.keep, items) * 12 + 5 * 8) + 40 * events
+
+    def _as_tables(self, engine: str, log: Interactions, catalogue: Catalogue) -> Lists:
+        from shortlist.models.blocks.tabled import events, lists, opened
+        from shortlist.tables.similar_items import similar_items
+
+        config, keys = self.config, log.item_keys
+        published = self._published(catalogue, keys)
+        item, label = self._labels(catalogue, keys)
+        hours = config.click_half_life_hours
+        with opened(engine, "item_cf.engine") as tables:
+            ranked = similar_items(
+                events(tables, log, self.schema.weights), config.weights, keep=config.keep, cap=config.cap,
+                alpha=config.alpha, iuf=config.iuf, back=config.back, position_decay=config.position_decay,
+                click_half_life_ms=None if hours is None else hours * HOUR_MS,
+                published=tables.table({"item": keys, "published_ms": published}) if len(published) else None,
+                labels=tables.table({"item": item, "label": label}) if len(item) else None,
+                same_category=config.same_category, normalize=config.normalize, settle=tables.settled,
+            )  # fmt: skip
+            return lists(tables, ranked, "item", "other", config.budget_bytes)
+
+    def _labels(self, catalogue: Catalogue, keys: Ints) -> tuple[Ints, Ints]:
+        """Categories as rows: item and label [N], none where they have no weight."""
+        codes, tags = self._categories(catalogue, keys)
+        bits = np.unpackbits(tags.view(np.uint8), axis=1, bitorder="little")
+        place, label = np.nonzero(bits) if bits.size else (np.flatnonzero(codes >= 0), codes[codes >= 0])
+        return keys[place], label.astype(np.int64)
 
     def _published(self, catalogue: Catalogue, keys: NDArray[np.int64]) -> NDArray[np.float64]:
         """Publish times in half-lives [I], NaN where unknown; empty when they have no weight."""

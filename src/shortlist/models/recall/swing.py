@@ -5,7 +5,7 @@ Reads who took what. Lists: item -> similar items."""
 
 __all__ = ["Swing"]
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -42,7 +42,8 @@ class Swing:
 
     @frozen
     class Config:
-        """`keep` neighbours of an item. None (`inf` in TOML) for `cap` or `longest` means no bound."""
+        """`keep` neighbours of an item. None (`inf` in TOML) for `cap` or `longest` means no bound. `engine` counts
+        pairs as tables, of a log that loops in memory do not hold (docs/decisions/spark.md)."""
 
         alpha: Positive = 1.0
         beta: NonNegative = 0.5
@@ -51,6 +52,7 @@ class Swing:
         longest: Count | None = 1000
         seed: Annotated[int, Ge(0)] = 0
         budget_bytes: Count = 4 * 2**30
+        engine: Literal["polars", "duckdb", "spark"] | None = None
 
     def __init__(self, config: Config, schema: Schema) -> None:
         self.config, self.schema = config, schema
@@ -64,6 +66,8 @@ class Swing:
 
         config = self.config
         log = interactions.liked(self.schema.weights)
+        if config.engine is not None:
+            return self._as_tables(config.engine, log)
         if len(log) >= 2**31:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="swing", hint=hint)
@@ -81,7 +85,7 @@ class Swing:
             kept, _, _ = loops.census(log.offsets, events, place, max(len(log), 1), len(keys))
         offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         items = loops.latest(log.offsets, events, place, offsets, len(keys), none)
-        starts, user, scale = self._picked(*loops.by_item(offsets, items, len(keys), none))
+        starts, user, scale = self._picked(*loops.by_item(offsets, items, len(keys), none), log.user_keys, keys)
         weight = np.maximum(kept, 1).astype(np.float64) ** -config.beta
 
         def rows(low: int, high: int, sizes: Short, best: Ints, scores: Single) -> None:
@@ -93,18 +97,33 @@ class Swing:
         """Bytes at the peak: the result, sums of two threads, users' lists both ways round."""
         return items * (min(self.config.keep, items) * 12 + 2 * 28 + 8) + 40 * events
 
-    def _picked(self, starts: Ints, user: Short) -> tuple[Ints, Short, Real]:
+    def _as_tables(self, engine: str, log: Interactions) -> Lists:
+        from shortlist.models.blocks.tabled import events, lists, opened
+        from shortlist.tables.swing import swing
+
+        config = self.config
+        with opened(engine, "swing.engine") as tables:
+            ranked = swing(
+                events(tables, log, self.schema.weights), keep=config.keep, alpha=config.alpha, beta=config.beta,
+                cap=config.cap, longest=config.longest, seed=config.seed, settle=tables.settled,
+            )  # fmt: skip
+            return lists(tables, ranked, "item", "other", config.budget_bytes)
+
+    def _picked(self, starts: Ints, user: Short, users: Ints, keys: Ints) -> tuple[Ints, Short, Real]:
         """Of each item at most `cap` users, ascending: where they start [I+1], who they are, and all its pairs over
         those asked [I]. The dice of an item are its own: threads and other items change nothing."""
+        from shortlist.tables.dice import dice
+
         counts, cap = np.diff(starts), self.config.cap
         scale = np.ones(len(counts), dtype=np.float64)
         if cap is None or not bool((counts > cap).any()):
             return starts, user, scale
         keep = np.ones(len(user), dtype=bool)
         for i in np.flatnonzero(counts > cap).tolist():
-            chosen = np.random.default_rng([self.config.seed, i]).choice(counts[i], cap, replace=False)
-            keep[starts[i] : starts[i + 1]] = False
-            keep[starts[i] + chosen] = True
+            asked = slice(starts[i], starts[i + 1])
+            thrown = dice(users[user[asked]], keys[i], self.config.seed)
+            keep[asked] = False
+            keep[starts[i] + np.argsort(thrown, kind="stable")[:cap]] = True
             scale[i] = counts[i] * (counts[i] - 1) / (cap * (cap - 1))
         picked = np.concatenate([[0], np.cumsum(np.minimum(counts, cap))]).astype(np.int64)
         return picked, user[keep], scale

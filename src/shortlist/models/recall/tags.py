@@ -1,7 +1,7 @@
 """U2TAG2I: items by the tags a user prefers (practice, no paper; inverse document frequency: Spärck Jones 1972). I
 items, T tags.
 
-Reads fields of items that hold labels, and who took what when. Lists: tag -> items by what they are worth there; beside
+Reads fields of items that are tags, and who took what when. Lists: tag -> items by what they are worth there; beside
 them `tags`: tag -> all items that have it, each with the tag's idf."""
 
 __all__ = ["Tags"]
@@ -15,7 +15,7 @@ from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError
 from shortlist.forms import Built
-from shortlist.models.blocks.labels import Labelled, fields_of
+from shortlist.models.blocks.tagged import Tagged, fields_of
 from shortlist.schema import Catalogue, Schema
 
 DAY_MS = 86_400_000.0
@@ -63,31 +63,29 @@ class Tags:
 
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Built:
         """Lists of at most `keep` items. Raises DataError where no item has a tag."""
-        labelled = Labelled.of(catalogue.items, self.schema, self.fields, "tags")
+        tagged = Tagged.of(catalogue.items, self.schema, self.fields, "tags")
         if self.config.by == "recency":
-            worth = self._recency(labelled, catalogue, now)
+            worth = self._recency(tagged, catalogue, now)
         else:
-            worth = self._share(labelled, interactions.liked(self.schema.weights), now)
-        return Built(
-            labelled.lists(worth, self.config.keep), {"tags": labelled.lists(labelled.idf[labelled.codes], None)}
-        )
+            worth = self._share(tagged, interactions.liked(self.schema.weights), now)
+        return Built(tagged.lists(worth, self.config.keep), {"tags": tagged.lists(tagged.idf[tagged.codes], None)})
 
-    def _share(self, labelled: Labelled, log: Interactions, now: int) -> NDArray[np.float64]:
+    def _share(self, tagged: Tagged, log: Interactions, now: int) -> NDArray[np.float64]:
         worth = self.schema.weights[log.actions].astype(np.float64)
         if self.config.item_half_life_days is not None:
             worth *= np.exp2(-(now - log.times) / (self.config.item_half_life_days * DAY_MS))
-        keys, at = np.unique(labelled.items, return_inverse=True)
+        keys, at = np.unique(tagged.items, return_inverse=True)
         place = np.minimum(np.searchsorted(keys, log.items), len(keys) - 1)
         known = keys[place] == log.items
         total = np.bincount(place[known], weights=worth[known], minlength=len(keys))[at] + self.config.prior
-        sums = np.bincount(labelled.codes, weights=total, minlength=len(labelled.names))
-        share: NDArray[np.float64] = total / np.where(sums > 0, sums, 1.0)[labelled.codes]
+        sums = np.bincount(tagged.codes, weights=total, minlength=len(tagged.names))
+        share: NDArray[np.float64] = total / np.where(sums > 0, sums, 1.0)[tagged.codes]
         return share
 
-    def _recency(self, labelled: Labelled, catalogue: Catalogue, now: int) -> NDArray[np.float64]:
+    def _recency(self, tagged: Tagged, catalogue: Catalogue, now: int) -> NDArray[np.float64]:
         assert self.schema.published is not None
         assert self.config.item_half_life_days is not None
-        times = catalogue.items.take(self.schema.published, labelled.items).astype(np.float64)
+        times = catalogue.items.take(self.schema.published, tagged.items).astype(np.float64)
         age = (now - times) / (self.config.item_half_life_days * DAY_MS)
         recency: NDArray[np.float64] = np.where(age >= 0, np.exp2(-np.maximum(age, 0.0)), 0.0)
         return np.nan_to_num(recency)

@@ -50,7 +50,8 @@ class UserCF:
     @frozen
     class Config:
         """`keep` users alike of each. `predict` is how `similar_users` scores an item: the `sum` of likeness of those
-        who took it, that sum `rated` by their values, or the `mean` deviation of these from what each gives."""
+        who took it, that sum `rated` by their values, or the `mean` deviation of these from what each gives. `engine`
+        counts pairs as tables, of a log that loops in memory do not hold (docs/decisions/spark.md)."""
 
         measure: Literal["jaccard", "cosine", "iuf", "pearson"] = "iuf"
         means: Literal["common", "own"] = "common"
@@ -61,6 +62,7 @@ class UserCF:
         beta: NonNegative = 0.2
         hard: bool = False
         budget_bytes: Count = 4 * 2**30
+        engine: Literal["polars", "duckdb", "spark"] | None = None
 
     def __init__(self, config: Config, schema: Schema) -> None:
         self.config, self.schema = config, schema
@@ -79,7 +81,10 @@ class UserCF:
         beside = {"taken": sets.latest()}
         if self.rated:
             beside["rated"] = sets.by_value()
-        rows = self._rows(sets, catalogue, np.arange(len(sets.users)))
+        if self.config.engine is None:
+            rows = self._rows(sets, catalogue, np.arange(len(sets.users)))
+        else:
+            rows = self._as_tables(self.config.engine, sets, interactions, catalogue)
         return Built(rows, beside, {"form": "users", **dict.fromkeys(beside, "items")})
 
     def rows(self, interactions: Interactions, catalogue: Catalogue, users: Ints) -> Lists:
@@ -107,7 +112,7 @@ class UserCF:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="user_cf", hint=hint)
         need = self.estimate(len(log.user_keys), len(log))
-        if need > config.budget_bytes:
+        if config.engine is None and need > config.budget_bytes:
             budget = config.budget_bytes / 2**30
             what = f"{len(log.user_keys)} users need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
             raise CapacityError(what, where="user_cf", hint="raise budget_bytes or lower keep")
@@ -153,6 +158,22 @@ class UserCF:
                 )  # fmt: skip
 
         return loops.ranked(rows, sets.users[which], sets.users, min(config.keep, n - 1), ROWS)
+
+    def _as_tables(self, engine: str, sets: "_Sets", interactions: Interactions, catalogue: Catalogue) -> Lists:
+        from shortlist.models.blocks.tabled import events, lists, opened
+        from shortlist.tables.similar_users import similar_users
+
+        config, region = self.config, self._regions(catalogue, sets.users)
+        known = region >= 0
+        with opened(engine, "user_cf.engine") as tables:
+            ranked = similar_users(
+                events(tables, interactions, self.schema.weights), config.measure,
+                keep=max(1, min(config.keep, len(sets.users) - 1)), cap=config.cap, valued=self.rated,
+                common_means=config.means == "common", lam=config.lam, beta=config.beta, hard=config.hard,
+                regions=tables.table({"user": sets.users[known], "region": region[known]}) if known.any() else None,
+                settle=tables.settled,
+            )  # fmt: skip
+            return lists(tables, ranked, "user", "other", config.budget_bytes)
 
     def _regions(self, catalogue: Catalogue, users: Ints) -> Short:
         """A code per user [U], -1 where the region is unknown or does not matter."""

@@ -1,9 +1,9 @@
-"""Items by what they are labelled with (a category, a brand, keywords), and lists of the newest of each label. I items,
-M pairs of an item and a label."""
+"""Items by their tags (values of fields: a category, a brand, keywords), and lists of the newest of each. I items, M
+pairs of an item and a tag."""
 
-__all__ = ["Labelled", "fields_of", "newest", "headed", "without"]
+__all__ = ["Tagged", "fields_of", "newest", "headed", "without"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Pairs of an item's key and the code of a label [M], each once, by label, then key; `names` by code, in order of
+class Tagged:
+    """Pairs of an item's key and the code of a tag [M], each once, by tag, then key; `names` by code, in order of
     text: `category:news`."""
 
     items: Ints
@@ -29,8 +29,8 @@ class Labelled:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, items: Profiles, schema: Schema, fields: Sequence[str], where: str) -> "Labelled":
-        """Of these fields; a missing value is no label. Raises DataError where no item has one."""
+    def of(cls, items: Profiles, schema: Schema, fields: Sequence[str], where: str) -> "Tagged":
+        """Of these fields; a missing value is no tag. Raises DataError where no item has one."""
         owners, values = [np.zeros(0, dtype=np.int64)], []
         for field in fields:
             rows, found = _flat(items.columns.get(field), schema.items[field].split)
@@ -39,7 +39,7 @@ class Labelled:
         names = sorted(set(values))
         if not names:
             what = f"no item has a value in {', '.join(fields)}"
-            raise DataError(what, where=where, hint="give items labels, or leave this channel out")
+            raise DataError(what, where=where, hint="give items tags, or leave this channel out")
         code = {name: n for n, name in enumerate(names)}
         codes = np.fromiter((code[value] for value in values), dtype=np.int64, count=len(values))
         row = np.concatenate(owners)
@@ -48,23 +48,23 @@ class Labelled:
 
     @property
     def sizes(self) -> Ints:
-        """How many items each label has."""
+        """How many items each tag has."""
         return np.bincount(self.codes, minlength=len(self.names)).astype(np.int64)
 
     @property
     def idf(self) -> NDArray[np.float64]:
-        """log((1 + N) / (1 + n)) + 1 of each label, N items that have any, n that have it: least for one that all
+        """log((1 + N) / (1 + n)) + 1 of each tag, N items that have any, n that have it: least for one that all
         have."""
         idf: NDArray[np.float64] = np.log((1 + len(np.unique(self.items))) / (1 + self.sizes)) + 1
         return idf
 
     def lists(self, worth: NDArray[Any], keep: int | None) -> Lists:
-        """Label -> items by what they are worth there [M], named."""
+        """Tag -> items by what they are worth there [M], named."""
         return Lists.ranked(self.codes, self.items, worth.astype(np.float32), keep, self.names)
 
 
 def fields_of(schema: Schema, fields: Sequence[str], where: str) -> tuple[str, ...]:
-    """The fields of items that are labels: those named, else the category. Raises ConfigError."""
+    """The fields of items that are tags: those named, else the category. Raises ConfigError."""
     at = f"{where}.fields"
     if not fields:
         if schema.category is None:
@@ -92,29 +92,20 @@ def newest(
     return Lists.ranked(groups, items, (np.repeat(kept, counts) - place).astype(np.float32), keep, labels)
 
 
-def headed(lists: Lists, item: int, groups: Sequence[int | str], keep: int | None = None) -> Lists:
-    """With an item put first into the lists of these groups (keys, or names where lists have labels), wherever else it
-    was taken out, each cut at `keep`. A group that has no list gets one."""
+def headed(lists: Lists, item: int, groups: Mapping[int, str], keep: int | None = None) -> Lists:
+    """With an item put first into the lists of these keys, wherever else it was taken out, each cut at `keep`. A key
+    that has no list gets one, by the name given where lists have names."""
     left = without(lists, np.array([item]))
-    labels = left.labels
-    names = {label: int(key) for label, key in zip(labels, left.keys, strict=True)} if labels else {}
-    behind = int(left.keys.max(initial=-1)) + 1
-    keys = []
-    for group in dict.fromkeys(groups):
-        if isinstance(group, str):
-            keys.append(names.setdefault(group, behind + len(names) - len(labels)))
-        else:
-            keys.append(int(group))
-    at = np.array(sorted(keys), dtype=np.int64)
-    first = np.array([float(left.of(int(key))[1][0]) + 1 if len(left.of(int(key))[0]) else 1.0 for key in at])
+    at = np.array(sorted(groups), dtype=np.int64)
+    behind = [left.of(int(key))[1] for key in at]
+    first = np.array([scores[0] + 1 if len(scores) else 1 for scores in behind], dtype=np.float32)
     owners = np.concatenate([np.repeat(left.keys, np.diff(left.offsets)), at])
     items = np.concatenate([left.items, np.full(len(at), item)])
-    scores = np.concatenate([left.scores, first.astype(np.float32)])
-    made = Lists.ranked(owners, items, scores, keep)
-    if not names:
+    made = Lists.ranked(owners, items, np.concatenate([left.scores, first]), keep)
+    if not any(groups.values()):
         return made
-    name = {key: label for label, key in names.items()}
-    return Lists(made.keys, made.offsets, made.items, made.scores, tuple(name[int(key)] for key in made.keys))
+    names = {**dict(zip(left.keys.tolist(), left.labels, strict=True)), **groups}
+    return Lists(made.keys, made.offsets, made.items, made.scores, tuple(names[int(key)] for key in made.keys))
 
 
 def without(lists: Lists, items: Ints) -> Lists:
