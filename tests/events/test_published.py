@@ -1,19 +1,39 @@
 """Logs that come with a split of their own: every published pair is on its side, and nothing else is."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
 import pytest
 
 from shortlist.config import load
-from shortlist.errors import DataError
-from shortlist.evaluation.project import open_data
+from shortlist.errors import ConfigError, DataError
+from shortlist.evaluation.project import evaluate, open_data, train
 from shortlist.events import workspace
 from shortlist.events.adapters import amazon_electronics_m1, gowalla, ml1m_m1
+from shortlist.events.raw import Raw, Say
 from shortlist.events.sources import Public
 
 SPLITS = {"amazon_electronics_m1": amazon_electronics_m1, "gowalla": gowalla, "ml1m_m1": ml1m_m1}
 WORDS = '[data]\nadapter = "{}"\n[split]\nuse = "published"\n'
+
+
+class Ladder:
+    """Forty users on forty items, ids far from keys: user u has u .. u + 9 (around), two of which are test."""
+
+    schema: ClassVar[dict[str, Any]] = {
+        "user": "user_id",
+        "item": "item_id",
+        "time_unit": "none",
+        "actions": {"go": {}},
+    }
+
+    def load(self, say: Say) -> Raw:
+        users = np.repeat(np.arange(40), 10)
+        frame = pl.DataFrame({"user_id": 1000 - users, "item_id": 7 * ((users + np.tile(np.arange(10), 40)) % 40) + 3})
+        last = np.tile(np.arange(10), 40) >= 8
+        return gowalla.pairs({"train": frame.filter(~last), "test": frame.filter(last)}, self.schema)
 
 
 def quiet(text: str) -> None:
@@ -81,3 +101,48 @@ def test_held_out_pairs_come_after_the_others() -> None:
     assert found.published is not None
     assert found.published.to_dict(as_series=False) == {"user": [7, 8], "item": [80, 70], "part": ["test", "test"]}
     assert found.events.collect().rows() == [(7, 70), (8, 80), (7, 80), (8, 70)]
+
+
+def test_a_published_split_from_import_to_figures(tmp_path: Path) -> None:
+    words = """
+    [data]
+    adapter = "tests.events.test_published:Ladder"
+    [split]
+    use = "published"
+    valid = 0.25
+    [[recall]]
+    name = "similar"
+    use = "item_cf"
+    quota = 5
+    weights = "binary"
+    [scene.home]
+    page = 5
+    budget = 5
+    """
+    (tmp_path / "shortlist.toml").write_text(words, encoding="utf-8")
+    project = load(tmp_path)
+    workspace.import_log(project, quiet, 0)
+    data = open_data(project)
+    # Of each user's eight training events a quarter is validation.
+    assert (len(data.split.train), len(data.split.valid), len(data.split.test)) == (240, 80, 80)
+    assert (len(data.part("valid")), len(data.part("test"))) == (240, 320)
+    train(data, "test", created_ms=0)
+    channel = evaluate(data, "test", ks=(5,)).measured.of("similar")
+    # Neighbours on a ladder are near: the two items above a user's eight are among the five that come first.
+    assert np.nanmean(channel.columns["recall@5"]) == 1.0
+    # F1 = 2 * 2 / (5 + 2)
+    assert np.nanmean(channel.columns["f1@5"]) == pytest.approx(4 / 7)
+
+
+def test_lists_of_candidates_are_not_put_on_a_published_split(tmp_path: Path) -> None:
+    """Last-out on a log whose published split is of pairs: the pairs are no lists."""
+    words = '[data]\nadapter = "tests.events.test_published:Ladder"\n[split]\nuse = "last_out"\nvalid = "random"\n'
+    (tmp_path / "shortlist.toml").write_text(words, encoding="utf-8")
+    project = load(tmp_path)
+    workspace.import_log(project, quiet, 0)
+    split = open_data(project).split
+    assert (split.protocol, split.candidates) == ("last_out", None)
+    (tmp_path / "shortlist.toml").write_text(words.replace("last_out", "publised"), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        _ = open_data(load(tmp_path)).split
+    assert str(caught.value) == "split.use: nothing is called 'publised' (did you mean published?)"

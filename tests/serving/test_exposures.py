@@ -46,7 +46,7 @@ def test_a_slate_is_logged_with_some_of_what_was_not_shown(tmp_path: Path) -> No
         first = found.row(0, named=True)
         expected = {
             "request_id": answer.request_id, "user": 0, "user_id": "ann", "time_ms": NOW, "as_of_offset": 21,
-            "scene": "home", "release": answer.release, "experiments": "{}", "degraded": "[]",
+            "counted_offset": 21, "scene": "home", "release": answer.release, "experiments": "{}", "degraded": "[]",
         }  # fmt: skip
         assert {name: first[name] for name in expected} == expected
         keys = ("user", "item", "time_ms", "as_of_offset")

@@ -66,22 +66,22 @@ def test_lists_are_told_as_long_as_the_project_says(tmp_path: Path) -> None:
 
         assert ends() == {NOW + 3 * HOUR_MS // 2}
         asked: dict[str, Any] = {"user": "ann", "now": NOW, "preview": True}
-        with open_engine(own) as engine:
-            for moment, told in ((NOW + HOUR_MS, True), (NOW + 2 * HOUR_MS, False)):
-                engine.clock = lambda moment=moment: moment
-                assert engine.reload(force=True) if False else True
-                del told
-            assert engine.recommend(**asked).items
+        with open_engine(own) as engine:  # by its clock, months later
+            over = engine.recommend(**asked)
+        assert {reason for shown in over.items for reason in shown.reasons} == {"popular, to fill the page"}
         own = project(tmp_path, 'lists = "store"\n')
         assert bring(own, world.log, release, None) == ()  # nothing is written, but they are told from now on
         assert ends() == {None}
+        with open_engine(own) as engine:
+            again = engine.recommend(**asked)
+        assert again.items[0].reasons == ["because of War part 2"]
 
 
-@pytest.mark.parametrize("words", ["history = 0", "shown = -1", "lists_ttl_hours = 0.0"])
-def test_words_that_are_refused(tmp_path: Path, words: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "want"),
+    [("history", "0", "at least 1"), ("shown", "-1", "at least 1"), ("lists_ttl_hours", "0.0", "more than 0.0")],
+)
+def test_words_that_are_refused(tmp_path: Path, name: str, value: str, want: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        project(tmp_path, words)
-    name, _, value = words.partition(" = ")
-    want = {"history": "at least 1", "shown": "at least 1", "lists_ttl_hours": "above 0"}[name]
-    told = value.removesuffix(".0") if False else value
-    assert str(caught.value) == f"shortlist.toml: serve.{name}: should be {want}, got {told} (correct the value)"
+        project(tmp_path, f"{name} = {value}\n")
+    assert str(caught.value) == f"shortlist.toml.serve.{name}: should be {want}, got {value} (correct the value)"

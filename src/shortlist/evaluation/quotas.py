@@ -27,8 +27,9 @@ SEEN = 4_000_000  # candidates, counted for each channel that brings them, that 
 
 @dataclass(frozen=True)
 class Found:
-    """The eligible candidates of some requests: `ranks` int16 [N, C], 0 where a channel did not bring one, and `weights`
-    float64 [N]: of what was looked for one over the labels of its request, else 0. `requests` is how many there were."""
+    """The eligible candidates of some requests: `ranks` int16 [N, C], 0 where a channel did not bring one, and
+    `weights` float64 [N]: of what was looked for one over the labels of its request, else 0. `requests` is how many
+    there were."""
 
     ranks: NDArray[np.int16]
     weights: NDArray[np.float64]
@@ -47,8 +48,8 @@ class Reached:
 def found(
     funnel: Funnel, requests: Requests, offsets: Ints, labels: Ints, depth: int, progress: Step | None = None
 ) -> Found:
-    """Ask every channel of the funnel for `depth` eligible items. `SEEN` candidates are looked at: of more requests than
-    that allows, as many as it does, evenly spread."""
+    """Ask every channel of the funnel for `depth` eligible items. `SEEN` candidates are looked at: of more requests
+    than that allows, as many as it does, evenly spread."""
     many = max(1, min(len(requests), SEEN // (depth * len(funnel.channels))))
     rows = np.unique(np.linspace(0, len(requests) - 1, many).astype(np.int64))
     requests, offsets, labels = sample(requests, offsets, labels, rows)
@@ -79,8 +80,8 @@ def equal(seen: Found, budget: int) -> Ints:
 
 
 def chosen(seen: Found, budget: int, step: int) -> Ints:
-    """Quotas [C] for at most `budget` distinct candidates a request in the mean: greedily, the channel and the number of
-    steps that find most for each candidate nobody had brought.
+    """Quotas [C] for at most `budget` distinct candidates a request in the mean: greedily, the channel and the number
+    of steps that find most for each candidate nobody had brought.
 
     A quota is a prefix of a channel's list, and what lies deeper may be worth more than what comes next: therefore
     every number of steps is looked at, not one. Once nothing more is found, what is left of the budget goes to the

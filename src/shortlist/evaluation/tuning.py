@@ -50,7 +50,9 @@ class Tuned:
             verdict = "finds more than" if low > 0 else "finds less than" if high < 0 else "cannot be told from"
             lines.append(f"tuned {verdict} {names[other]}: recall {value:+.4f} [{low:+.4f}, {high:+.4f}]")
         wanted = ", ".join(f"{name} = {q}" for name, q in zip(self.channels, self.quotas["tuned"], strict=True))
-        return [*lines, f"quota of each [[recall]]: {wanted}"]
+        out = [name for name, q in zip(self.channels, self.quotas["tuned"], strict=True) if not q]
+        gone = f" (0: take {' and '.join(out)} out of the scene)" if out else ""
+        return [*lines, f"quota of each [[recall]]: {wanted}{gone}"]
 
 
 def tuned_quotas(

@@ -10,6 +10,7 @@ commit is whole; after a power cut the store may stand one commit earlier, whole
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.store.blobs import Change, check, taken
 
-__all__ = ["Lmdb", "remove"]
+__all__ = ["DamagedError", "Lmdb", "mended", "remove"]
 
+LOG = logging.getLogger(__name__)
 FORMAT = 1
 META = b"meta"
 WRITER = "writer"  # a file that the one writer holds locked
@@ -50,6 +52,10 @@ class _Meta(msgspec.Struct):
     @property
     def aside(self) -> str:
         return "b" if self.live == "a" else "a"
+
+
+class DamagedError(DataError):
+    """A file that is no store, or one no more."""
 
 
 class Lmdb:
@@ -393,6 +399,25 @@ def _let_go(home: _Home) -> None:
             home.close()
 
 
+def mended(folder: Path, fingerprint: str, why: DamagedError) -> Lmdb:
+    """A store in place of one that is damaged, which is set aside as `data.mdb.damaged`. Raises `why` while somebody
+    writes it."""
+    with (folder / WRITER).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise why from None
+        try:
+            return Lmdb(folder, fingerprint)  # another process was faster
+        except DamagedError as error:
+            # who has the old file open stays with it, and with its table of readers
+            for name in ("data.mdb", "lock.mdb"):
+                with suppress(FileNotFoundError):
+                    os.replace(folder / name, folder / f"{name}.damaged")
+            LOG.warning("%s: %s; set aside as data.mdb.damaged, and filled anew", folder, error.what)
+        return Lmdb(folder, fingerprint)
+
+
 def remove(folder: Path) -> bool:
     """Delete a store, unless somebody writes it: then False. Readers go on with what they have open."""
     with (folder / WRITER).open("a") as lock:
@@ -419,9 +444,9 @@ def _decoded(data: bytes | memoryview | None, where: str) -> _Meta | None:
         raise _damaged(where, str(error)) from None
 
 
-def _damaged(where: str, why: str) -> DataError:
+def _damaged(where: str, why: str) -> DamagedError:
     hint = "delete the folder, then run `shortlist backfill`"
-    return DataError(f"not a store, or a damaged one: {why}", where=where, hint=hint)
+    return DamagedError(f"not a store, or a damaged one: {why}", where=where, hint=hint)
 
 
 def _explained(error: Exception, where: str) -> DataError:

@@ -21,8 +21,9 @@ def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blob
     """The store of a fingerprint. `home` is the project's `var/`; a PATH counts from the folder of the project.
 
     With `write` it is claimed at once: raises DataError while another process writes it. Raises ConfigError for words
-    that mean no store, ArtifactError where a store of another fingerprint lies. `redis://...?ttl_days=N` lets the whole
-    store go when nothing was written for so long.
+    that mean no store, ArtifactError where a store of another fingerprint lies. One in the project's own folder that is
+    damaged is set aside, and an empty one is there instead; elsewhere it is refused with a DataError.
+    `redis://...?ttl_days=N` lets the whole store go when nothing was written for so long.
     """
     kind, colon, rest = words.partition(":")
     store: Blobs
@@ -33,9 +34,15 @@ def open_store(words: str, home: Path, fingerprint: str, *, write: bool) -> Blob
 
         store = Memory(fingerprint)
     elif kind + colon == "lmdb:" and not rest.startswith("//"):
-        from shortlist.store.lmdb import Lmdb
+        from shortlist.store.lmdb import DamagedError, Lmdb, mended
 
-        store = Lmdb((home.parent / rest if rest else home / "store") / fingerprint[:NAME], fingerprint)
+        folder = (home.parent / rest if rest else home / "store") / fingerprint[:NAME]
+        try:
+            store = Lmdb(folder, fingerprint)
+        except DamagedError as error:
+            if not own(words):
+                raise
+            store = mended(folder, fingerprint, error)
     elif kind in ("redis", "rediss"):
         from shortlist.store.redis import Redis
 
