@@ -1,5 +1,10 @@
 """The adapters of two news logs: their files as generated rows, what is derived from them, and what is refused."""
 
+import gzip
+import hashlib
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +13,7 @@ import polars as pl
 import pytest
 from tests.simulation.logs import generate, run
 
+from shortlist.cli import main
 from shortlist.config import load
 from shortlist.errors import ConfigError, DataError
 from shortlist.events import workspace
@@ -16,6 +22,7 @@ from shortlist.events.adapters.yidian import DOCUMENTS, PEOPLE, SHOWN, Yidian
 from shortlist.events.infer import infer
 from shortlist.events.raw import load as raw_of
 from shortlist.events.raw import schema_of
+from shortlist.events.sources import Public, fetch
 from shortlist.simulation import news
 from shortlist.simulation.events import Events
 from shortlist.simulation.news import FILES, FORMATS, globo, save
@@ -324,6 +331,33 @@ def test_the_same_seed_writes_the_same_files_once(form: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         written(one, form)
     assert str(caught.value) == f"{one / FILES[form][0]}: there is a log already (name another folder)"
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_the_command_says_what_it_wrote(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--users", "30", "--items", "60", "--days", "2", "--format", form, "--json"]
+    assert main(["simulate", str(tmp_path / "log"), *sizes]) == 0
+    out = capsys.readouterr()
+    told = json.loads(out.out)["rows"]
+    assert list(told) == list(FILES[form])
+    assert sorted(FILES[form]) == sorted(p.name for p in (tmp_path / "log").iterdir())
+    lines = {name: len((tmp_path / "log" / name).read_text(encoding="utf-8").splitlines()) for name in told}
+    assert {name: n - (form == "globo") for name, n in lines.items()} == told  # without the headers
+    assert out.err.splitlines()[-1] == f"next: shortlist init {tmp_path / 'log'}"
+
+
+def test_a_sample_may_be_text_that_is_packed(tmp_path: Path) -> None:
+    file = tmp_path / "few" / "rows.csv.gz"
+    file.parent.mkdir()
+    file.write_bytes(gzip.compress(b"user,click\n007,1\n"))
+    public = Public("few", {"rows": hashlib.sha256(file.read_bytes()).hexdigest()}, suffix="csv.gz")
+    where = {"SHORTLIST_DATA": str(tmp_path)}
+    assert fetch(public, silent, where)["rows"].rows() == [("007", "1")]
+    with pytest.raises(DataError) as caught:
+        fetch(replace(public, files={"rows": "0" * 64}), silent, where)
+    assert str(caught.value) == f"{file}: its checksum is not the one expected (get the file again)"
+    with pytest.raises(DataError, match=re.escape("a folder with few/ holding rows.csv.gz")):
+        fetch(public, silent, {"SHORTLIST_CACHE": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Following:
             return state(self.log, self.store, self.schema, users, now)
 
     def known(self) -> Moment | None:
-        """What one request may ask of counters, for `Requests.known`; its `offset` is the one to log as `as_of`.
+        """What one request may ask of counters, for `Requests.known`; its `offset` is the one to log for them.
 
         None where there are no features. Raises DataError while the store cannot be had.
         """

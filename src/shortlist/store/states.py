@@ -1,8 +1,8 @@
 """Histories and counters in a store of blobs: read by serving, written by whoever follows the log. R users asked.
 
 A user takes the blob that `features.state.Service` makes of their history (30 bytes an event, by default 1,000
-interactions and 1,000 exposures at most: 60 kB) and of their counters (`features.state.max_bytes`), and what the home says it adds to an
-entry. An item, and a value of a field, takes its counters.
+interactions and 1,000 exposures at most: 60 kB) and of their counters (`features.state.max_bytes`), and
+what the home says it adds to an entry. An item, and a value of a field, takes its counters.
 """
 
 import numpy as np
