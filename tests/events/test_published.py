@@ -11,11 +11,16 @@ from shortlist.config import load
 from shortlist.errors import ConfigError, DataError
 from shortlist.evaluation.project import evaluate, open_data, train
 from shortlist.events import workspace
-from shortlist.events.adapters import amazon_electronics_m1, gowalla, ml1m_m1
+from shortlist.events.adapters import amazon_electronics_m1, citeulike_a, gowalla, ml1m_m1, ml_1m_cold_items
 from shortlist.events.raw import Raw, Say
 from shortlist.events.sources import Public
 
 SPLITS = {"amazon_electronics_m1": amazon_electronics_m1, "gowalla": gowalla, "ml1m_m1": ml1m_m1}
+COLD = {
+    # Pairs to learn from, for validation, for test; items to learn from, for test.
+    "citeulike_a": (citeulike_a.PUBLIC, (164_210, 13_037, 27_739), (13_584, 2_378)),
+    "ml_1m_cold_items": (ml_1m_cold_items.PUBLIC, (529_952, 106_695, 296_870), (1_811, 905)),
+}
 WORDS = '[data]\nadapter = "{}"\n[split]\nuse = "published"\n'
 
 
@@ -61,6 +66,27 @@ def test_published_parts(tmp_path: Path, adapter: str, data_folder: Path | None)
     counts = pl.DataFrame({"user": split.before_test.users}).group_by("user").len()
     assert len(split.valid) == (counts["len"] // 10).sum()
     assert split.audit() == []
+
+
+@pytest.mark.parametrize("adapter", COLD)
+def test_published_cold_items(tmp_path: Path, adapter: str, data_folder: Path | None) -> None:
+    if data_folder is None:
+        pytest.skip("SHORTLIST_DATA is not set: generated pairs in tests/dataset/test_splits.py stand in")
+    (tmp_path / "shortlist.toml").write_text(WORDS.format(adapter), encoding="utf-8")
+    project = load(tmp_path)
+    workspace.import_log(project, quiet, 0)
+    data = open_data(project)
+    split, (public, pairs, items) = data.split, COLD[adapter]
+    assert (len(split.train), len(split.valid), len(split.test)) == pairs
+    assert (len(split.train.item_keys), len(split.test.item_keys)) == items
+    name = next(name for name in public.files if name.endswith("cold_test"))
+    file = pl.read_parquet(data_folder / public.name / f"{name}.parquet")
+    users = workspace.keys(project, "user").encode(file["user_id"].cast(pl.String))
+    assert np.array_equal(np.sort(users), split.test.users)
+    # The held-out items have no event to learn from, and every item has its profile.
+    for cold in (split.valid, split.test):
+        assert not len(np.intersect1d(cold.item_keys, split.train.item_keys))
+    assert not len(np.setdiff1d(data.interactions.item_keys, data.catalogue.items.keys))
 
 
 @pytest.mark.parametrize("adapter", SPLITS)
