@@ -46,7 +46,7 @@ def settings(grid: Sequence[str], fixed: Sequence[str]) -> list[dict[str, Any]]:
 
 def project(folder: Path, adapter: str, seed: int, method: str, options: Mapping[str, Any]) -> Data:
     """The project of one run, whose log was imported before it if need be."""
-    words = "\n".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
+    words = "\n".join(f"{name} = {_toml(value)}" for name, value in options.items())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shortlist.toml").write_text(
         f'seed = {seed}\n[data]\nadapter = "{adapter}"\n[split]\nuse = "published"\n'
@@ -58,6 +58,10 @@ def project(folder: Path, adapter: str, seed: int, method: str, options: Mapping
     if not (found.home / "import.json").exists():
         workspace.import_log(found, lambda text: print(text, file=sys.stderr), 0)
     return open_data(found)
+
+
+def _toml(value: Any) -> str:
+    return "inf" if value == float("inf") else json.dumps(value)
 
 
 def run(data: Data, on: Literal["valid", "test"]) -> dict[str, Any]:

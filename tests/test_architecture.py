@@ -110,9 +110,9 @@ def test_nothing_unpickles_or_runs_text(file: Path) -> None:
 # ONNX with the last two
 PLUGINS = {"uvloop", "httptools", "pyarrow", "onnx", "onnxscript"}
 # engines that a room will use when it has an occupant for them; the names of their extras are settled already
-NAMED = {"spark", "sharded", "gbdt", "text", "track", "tune", "docs"}
+NAMED = {"sharded", "gbdt", "text", "track", "tune", "docs"}
 # extras that need not be installed here: the module and its package
-APART = {"annoy": "annoy", "scann": "scann", "sklearn": "scikit-learn"}
+APART = {"annoy": "annoy", "pyspark": "pyspark", "scann": "scann", "sklearn": "scikit-learn"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

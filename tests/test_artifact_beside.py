@@ -31,7 +31,9 @@ def test_forms_beside_come_back(tmp_path: Path) -> None:
     artifact.save(tmp_path / "user_cf", kind="recall", name="user_cf", form=BUILT, created_ms=1)
     read = artifact.load(tmp_path / "user_cf")
     form, beside = read.form(), read.beside()
-    assert isinstance(form, Lists) and isinstance(beside["taken"], Lists) and isinstance(beside["centres"], Vectors)
+    assert isinstance(form, Lists)
+    assert isinstance(beside["taken"], Lists)
+    assert isinstance(beside["centres"], Vectors)
     equal(form, U2U)
     equal(beside["taken"], TAKEN)
     np.testing.assert_array_equal(beside["centres"].matrix, CENTRES.matrix)
@@ -52,7 +54,8 @@ def test_a_forgotten_user_leaves_lists_of_users_on_both_sides(tmp_path: Path) ->
     )  # 0-1, 1-0, taken, wish, id, profile
     read = releases.load(id).artifact("user_cf")
     form, taken = read.form(), read.beside()["taken"]
-    assert isinstance(form, Lists) and isinstance(taken, Lists)
+    assert isinstance(form, Lists)
+    assert isinstance(taken, Lists)
     equal(form, Lists.ranked(np.array([0, 2]), np.array([2, 0]), np.full(2, 0.25, dtype=np.float32)))
     assert taken.keys.tolist() == [0, 2]
     wishes = read.beside()["wishes"]

@@ -35,7 +35,7 @@ def test_a_document_carries_the_words_of_its_features(tmp_path: Path) -> None:
     assert words == [
         {
             "name": "clicks", "use": "count",
-            "options": {"actions": "click", "by": "item", "windows": ["1h"], "sum": False, "cap": 64},
+            "options": {"actions": "click", "by": "item", "windows": ["1h"], "sum": False, "cap": 64, "edges": {}},
         },
         {"name": "days", "use": "moment", "options": {"zone": "UTC", "holidays": ["2026-01-01"]}},
     ]  # fmt: skip
@@ -66,6 +66,7 @@ def test_defaults_of_features_are_in_place_and_files_stay_names() -> None:
             "windows": ["1h"],
             "sum": False,
             "cap": 64,
+            "edges": {},
         },
         {"name": "days", "use": "moment", "zone": "UTC", "holidays": "days.txt"},
     ]

