@@ -10,7 +10,7 @@ export SHORTLIST_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test test-slow bench lint env clean
+.PHONY: demo test test-slow test-spark bench lint env clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/serve.stamp
@@ -23,6 +23,11 @@ test: lint
 test-slow: .venv/dev.stamp
 	@echo "data for the tests: $${SHORTLIST_DATA:-generated (SHORTLIST_DATA is not set)}" >&2
 	$(BIN)/pytest -m slow $(ARGS)
+
+# Spark needs Java 17 or later, which is the machine's, and half a gigabyte of pyspark (docs/decisions/spark.md).
+test-spark: .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[spark]'
+	$(BIN)/pytest tests/tables $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -96,7 +96,7 @@ def main() -> None:
     ways.append(f'{{ use = "ngrams", dim = {args.dims[-1]}, {words} }}')
     content = {"name": "content", "use": "content", "last": EVERY}
     plans = [(way, {**content, "keep": keep}) for way in ways for keep in args.keep]
-    tags = {"name": "tags", "use": "tags", "fields": [args.tags], "keep": EVERY, "quota": False, "per_tag": EVERY}
+    tags = {"name": "tags", "use": "tags", "fields": [args.tags], "keep": EVERY, "per_tag": EVERY}
     plans += [(ways[0], {**tags, "top": top}) for top in (10, 50, 500)]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:

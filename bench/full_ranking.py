@@ -43,7 +43,7 @@ from shortlist.models.recall.item_cf import ItemCF
 from shortlist.schema import Catalogue, Profiles, Schema
 
 CHANNELS = ("item_cf", "vectors", "scores")
-K, HELD, BLOCK = 20, 12, 2048
+K, HELD, BLOCK = 20, 12, 512  # a block as the funnel's
 SCHEMA = Schema.parse({"actions": {"click": {}}, "time_unit": "none"})
 Ints = NDArray[np.int64]
 

@@ -18,6 +18,7 @@ from shortlist.models.recall.ials import IALS, half_step, start
 
 
 def main(pairs: Path, dim: int, epochs: int, out: Path) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one thread
     log = Interactions.of(np.load(pairs / "users.npy"), np.load(pairs / "items.npy"))
     config = IALS.Config(dim=dim, lam=2.1, nu=0.0)
     x_UI, q_ID = log.matrix, start(len(log.item_keys), config)

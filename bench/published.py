@@ -5,9 +5,9 @@
 A project with the one channel is trained and measured as `shortlist evaluate --channels` does it. Every setting of the
 grid is fitted to the training part without the validation tenth, drawn with the seed from each user's own, and judged
 there; the setting with the highest sum of recall@20 and NDCG@20 is fitted once to the whole published training part and
-judged once on the published test part. What `--out` holds already of (data, seed, method, setting) is not measured
-again. `--grid` takes `name=value,value` for any option of the channel; `--set` one value each, for all. `--on valid`
-leaves the test part alone.
+judged once on the published test part; a grid of one setting is no choice and goes there at once. What `--out` holds
+already of (data, seed, method, setting) is not measured again. `--grid` takes `name=value,value` for any option of the
+channel; `--set` one value each, for all. `--on valid` leaves the test part alone.
 """
 
 import argparse
@@ -113,11 +113,14 @@ def main() -> None:
             write(args.out, {"origin": origin(command="python -m bench.published"), "runs": done})
             return done[-1]
 
-        rows = [measured(options, "valid") for options in settings(args.grid, args.fixed)]
-        best = max(rows, key=lambda row: float(row["recall@20"]) + float(row["ndcg@20"]))
-        print("validation\n" + table([_flat(row) for row in rows]))
+        every = settings(args.grid, args.fixed)
+        chosen = every[0]
+        if args.on == "valid" or len(every) > 1:  # a single setting is no choice
+            rows = [measured(options, "valid") for options in every]
+            chosen = max(rows, key=lambda row: float(row["recall@20"]) + float(row["ndcg@20"]))["options"]
+            print("validation\n" + table([_flat(row) for row in rows]))
         if args.on == "test":
-            print("test\n" + table([_flat(measured(best["options"], "test"))]))
+            print("test\n" + table([_flat(measured(chosen, "test"))]))
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

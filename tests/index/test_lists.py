@@ -47,6 +47,16 @@ def test_sums_by_hand() -> None:
     assert scores.tolist() == [0.5, 0.75, -0.5, 1.0, -1.0]
 
 
+def test_keys_far_apart_are_searched_like_near_ones(rng: np.random.Generator) -> None:
+    """Near keys are looked up in a table, far ones are sorted: item 5 n + 1 against item 10^12 n + 1."""
+    near = random_lists(rng, 40, 60, 0.3)
+    far = Lists(near.keys, near.offsets, (near.items - 1) // 5 * 10**12 + 1, near.scores)
+    what = asked(rng, 25, 40)
+    owners, items, scores = ListIndex(near).top(*what, 7)
+    found = ListIndex(far).top(*what, 7)
+    assert plain(found) == plain((owners, (items - 1) // 5 * 10**12 + 1, scores))
+
+
 @pytest.mark.parametrize("share", [0.02, 0.9])
 def test_equals_the_dense_product(rng: np.random.Generator, share: float) -> None:
     form = random_lists(rng, 40, 60, share)

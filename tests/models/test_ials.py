@@ -16,6 +16,7 @@ from shortlist.forms import Vectors
 from shortlist.funnel.recipes import split_options
 from shortlist.funnel.sources.fold_in import FoldIn
 from shortlist.models.blocks import ridge as block
+from shortlist.models.blocks.regressions import regressions
 from shortlist.models.recall.ials import IALS, half_step, start
 from shortlist.schema import Catalogue, Schema
 from shortlist.simulation.toy import Toy
@@ -135,13 +136,40 @@ def test_a_penalty_that_is_lost_says_so() -> None:
 
 
 @pytest.mark.parametrize("small", [200, 2000])
-def test_rows_longer_than_a_block_are_read_in_pieces(
+def test_a_fold_in_reads_rows_longer_than_a_block_in_pieces(
     log: Interactions, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, matrix, q_ID = dense_and_start(log)
-    whole = half_step(matrix, q_ID, CONFIG)
+    penalty_U = CONFIG.lam * (np.diff(matrix.indptr) + CONFIG.alpha0 * matrix.shape[1]) ** CONFIG.nu
     monkeypatch.setattr(block, "BLOCK_BYTES", small)  # 200 bytes: one row of five numbers at a time, five events of it
-    np.testing.assert_allclose(half_step(matrix, q_ID, CONFIG), whole, rtol=1e-10)
+    folded = block.ridge(matrix.indptr.astype(np.int64), matrix.indices, q_ID, CONFIG.alpha0, penalty_U, q_ID.T @ q_ID)
+    np.testing.assert_allclose(folded, half_step(matrix, q_ID, CONFIG), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("kind", "close"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_rows_of_any_length_are_solved_alike(kind: type, close: float) -> None:
+    """Rows of 0 to 600 items at width 8: none, fewer than the width, more, and more than are read at once."""
+    rng = np.random.default_rng(0)
+    counts = np.array([0, 1, 3, 8, 9, 40, 256, 257, 600])
+    items = np.concatenate([rng.choice(700, n, replace=False) for n in counts])
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    q_ND: Real = rng.standard_normal((700, 8)).astype(kind)
+    p_RD = regressions(offsets, items, q_ND, 0.1, 1.0 + counts, q_ND.T @ q_ND)
+    assert p_RD.dtype == kind
+    assert not p_RD[0].any()
+    for r in range(1, len(counts)):
+        q_LD = q_ND[items[offsets[r] : offsets[r + 1]]].astype(np.float64)
+        a_DD = q_LD.T @ q_LD + 0.1 * q_ND.T.astype(np.float64) @ q_ND + (1.0 + counts[r]) * np.eye(8)
+        wanted = np.linalg.solve(a_DD, q_LD.sum(axis=0))
+        np.testing.assert_allclose(p_RD[r], wanted, atol=close * np.abs(wanted).max())
+
+
+def test_where_few_vectors_span_the_space_badly_rows_are_solved_as_before() -> None:
+    # Q'Q = diag(10^9, 0): a penalty of 1 is lost beside it in float32, and the row of one item is not inverted:
+    # (10^9 + 0.5 * 10^9 + 1) p = sqrt(10^9) in the first direction, and 0 in the second
+    q_ND = np.array([[np.sqrt(1e9), 0.0], [0.0, 0.0]], dtype=np.float32)
+    p_RD = regressions(np.array([0, 1]), np.array([0]), q_ND, 0.5, np.ones(1), q_ND.T @ q_ND)
+    np.testing.assert_allclose(p_RD[0], [np.sqrt(1e9) / (1.5e9 + 1), 0.0], rtol=1e-6)
 
 
 def test_seeds_start_elsewhere_and_repeats_count_once(log: Interactions) -> None:

@@ -14,6 +14,7 @@ def spark_session() -> Iterator[None]:
 
     made = SparkSession.builder.master("local[1]").appName("tests")
     for name, value in {
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # short queries, half the time
         "spark.ui.enabled": "false",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -30,7 +31,16 @@ def spark_session() -> Iterator[None]:
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of each engine; a test is skipped for one that lacks something here."""
-    name = str(request.param)
+    return _ready(str(request.param), request)
+
+
+@pytest.fixture(params=[name for name in ENGINES if name != "polars"])
+def other_engine(request: pytest.FixtureRequest) -> str:
+    """Each but the one that the others are compared with."""
+    return _ready(str(request.param), request)
+
+
+def _ready(name: str, request: pytest.FixtureRequest) -> str:
     if lacks := missing(name):
         pytest.skip(lacks)
     if name == "spark":

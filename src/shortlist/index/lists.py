@@ -51,7 +51,8 @@ class ListIndex:
 
     def top(self, owners: Ints, keys: Ints, weights: Floats, n: int, keep: Keep | None = None) -> Rows:
         """The best n of each request that count, as `cut` has it."""
-        parts = [cut(*self._sum(*block), n, keep) for block in self._blocks(owners, keys, weights)]
+        blocks = self._blocks(owners, keys, weights)
+        parts = [cut(*self._sum(*block, ordered=False), n, keep) for block in blocks]  # the cut orders what it keeps
         return _joined(parts)
 
     def _blocks(self, owners: Ints, keys: Ints, weights: Floats) -> list[tuple[Ints, Ints, Floats]]:
@@ -71,7 +72,8 @@ class ListIndex:
         edges = [*starts[::width].tolist(), len(owners)]
         return [(owners[a:b], at[a:b], weights[a:b]) for a, b in pairwise(edges)]
 
-    def _sum(self, owners: Ints, at: Ints, weights: Floats) -> Rows:
+    def _sum(self, owners: Ints, at: Ints, weights: Floats, ordered: bool = True) -> Rows:
+        """Rows by owner and, where `ordered`, by item."""
         starts = np.flatnonzero(np.diff(owners, prepend=owners[0] - 1))
         asked = sparse.csr_array(
             (weights.astype(np.float32, copy=False), at, np.append(starts, len(owners))),
@@ -82,7 +84,8 @@ class ListIndex:
             row, column = np.nonzero(sums)
             return owners[starts[row]], self.items[column], sums[row, column]
         sums.eliminate_zeros()
-        sums.sort_indices()
+        if ordered:
+            sums.sort_indices()
         row = np.repeat(np.arange(len(starts)), np.diff(sums.indptr))
         return owners[starts[row]], self.items[sums.indices], sums.data.astype(np.float32, copy=False)
 

@@ -1,4 +1,5 @@
-"""Many small ridge regressions on rows of one matrix: the half-step of alternating least squares, and its fold-in.
+"""Many small ridge regressions on rows of one matrix, as a fold-in needs them: at serving, without compiled loops. A fit
+solves the same by `regressions`.
 
 R rows, E entries (what a row has), N items, D width.
 """

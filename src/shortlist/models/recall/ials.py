@@ -16,7 +16,7 @@ from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Vectors
-from shortlist.models.blocks.ridge import BLOCK_BYTES, ridge
+from shortlist.models.blocks.ridge import BLOCK_BYTES
 from shortlist.schema import Catalogue, Schema
 
 Reals = NDArray[np.floating[Any]]
@@ -85,6 +85,8 @@ def start(items: int, config: IALS.Config) -> NDArray[np.float32]:
 
 def half_step(x_UI: sparse.csr_array, q_ID: Reals, config: IALS.Config) -> Reals:
     """The best vectors of all rows, given those of the columns [U, D]."""
+    from shortlist.models.blocks.regressions import regressions
+
     counts = np.diff(x_UI.indptr)
     penalty_U = config.lam * (counts + config.alpha0 * x_UI.shape[1]) ** config.nu
-    return ridge(x_UI.indptr.astype(np.int64), x_UI.indices, q_ID, config.alpha0, penalty_U, q_ID.T @ q_ID)
+    return regressions(x_UI.indptr.astype(np.int64), x_UI.indices, q_ID, config.alpha0, penalty_U, q_ID.T @ q_ID)
