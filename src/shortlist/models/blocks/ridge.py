@@ -1,5 +1,5 @@
-"""Many small ridge regressions on rows of one matrix, as a fold-in needs them: at serving, without compiled loops. A fit
-solves the same by `regressions`.
+"""Many small ridge regressions on rows of one matrix, as a fold-in needs them: at serving, without compiled loops. A
+fit solves the same by `regressions`.
 
 R rows, E entries (what a row has), N items, D width.
 """
