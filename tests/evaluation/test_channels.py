@@ -40,7 +40,7 @@ def test_the_channel_report(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [line.split()[0] for line in lines[2:4]] == ["hot", "similar"]
     assert any(line.startswith("overlap, %") for line in lines)
     page = (folder / "var" / "reports" / "report.html").read_text(encoding="utf-8")
-    assert "ms alone" in page
+    assert "ms a request, alone" in page
     assert "kB" in page
 
 
