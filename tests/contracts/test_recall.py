@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shortlist.candidates import Ragged
-from shortlist.config import catalogue, find
+from shortlist.config import ChannelConfig, catalogue, find, own_keys
 from shortlist.forms import Built
 from shortlist.funnel.pipeline import Source
 from shortlist.funnel.requests import make
@@ -77,3 +77,12 @@ def test_items_that_nobody_took_come_where_that_is_declared(name: str, world: To
     _, items, _ = source.recall(asked, 40, everything)
     assert len(items)
     assert bool((items % 3 == 0).any()) == kind.cold_items
+
+
+def test_no_option_is_hidden_by_a_word_of_the_channel() -> None:
+    """`quota = 200` of a channel is the channel's: a model or source that has an option of that name never gets it."""
+    own = set(own_keys(ChannelConfig))
+    for package in ("shortlist.models.recall", "shortlist.funnel.sources"):
+        for name in catalogue(package):
+            kind: Any = find(name, [package], name)
+            assert not own & {field.name for field in fields(kind.Config)}, f"{package}.{name}"

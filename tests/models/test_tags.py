@@ -170,7 +170,7 @@ def test_scores_equal_a_loop_over_all_items() -> None:
         [(int(i), float(rng.random() * 30)) for i in rng.integers(0, 50, 6)] for _ in range(8)
     ]
     asked = ask(*histories)
-    part = source(built, top=4, per_tag=None, quota=False)
+    part = source(built, top=4, per_tag=None, by_share=False)
     for r, got in enumerate(brought(part, asked)):
         mine = preferences(built, asked)[r]
         best = sorted(mine, key=lambda tag: (-mine[tag], tag))[:4]
@@ -187,7 +187,7 @@ def test_scores_equal_a_loop_over_all_items() -> None:
 
 def test_tags_times_items_bound_what_is_brought() -> None:
     built = solve(catalogue(*[[f"t{n % 5}", f"u{n % 7}"] for n in range(200)]))
-    part = source(built, top=3, per_tag=4, quota=False)
+    part = source(built, top=3, per_tag=4, by_share=False)
     assert all(0 < len(got) <= 12 for got in brought(part, ask([(0, 0), (1, 1), (2, 3)], [(9, 0)])))
 
 
@@ -200,7 +200,7 @@ def test_a_quota_goes_by_preference() -> None:
 
 def test_what_may_not_be_shown_does_not_use_up_a_tag() -> None:
     built = solve(catalogue(*["a"] * 10), log((0, 0, 0)), keep=10)
-    _, items, _ = source(built, per_tag=2, quota=False).recall(ask([(5, 0)]), 5, lambda o, i: i > 3)
+    _, items, _ = source(built, per_tag=2, by_share=False).recall(ask([(5, 0)]), 5, lambda o, i: i > 3)
     assert items.tolist() == [0, 1, 2, 3, 4, 5]  # 0 to 3 come along, 4 and 5 count
 
 

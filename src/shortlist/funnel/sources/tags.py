@@ -21,7 +21,7 @@ class Tags:
     """s(u, i) = the sum over the `top` tags t of u that i has of pref(u, t) * q(i | t), the lists' scores; a user whose
     items have no tag gets nothing.
 
-    Of each tag at most `per_tag` items (None: all), and where `quota` holds at most the share pref(u, t) of what is
+    Of each tag at most `per_tag` items (None: all), and where `by_share` holds at most the share pref(u, t) of what is
     asked for, rounded up: a tag that a user prefers brings more.
     """
 
@@ -31,7 +31,7 @@ class Tags:
     class Config:
         top: Count = 10
         per_tag: Count | None = 50
-        quota: bool = True
+        by_share: bool = True
         half_life_days: Positive | None = 7.0
 
     def __init__(self, config: Config, form: Lists | Kept, schema: Schema, beside: Mapping[str, Form]) -> None:
@@ -44,7 +44,7 @@ class Tags:
         """At most `top` times `per_tag` items; what the user has already taken is among them."""
         owners, tags, share = self.preferences.of(requests, self.config.top)
         limits = None
-        if self.config.quota:
+        if self.config.by_share:
             limits = np.ceil(share * n - 1e-9).astype(np.int64)
         if self.config.per_tag is not None:
             most = np.full(len(tags), self.config.per_tag, dtype=np.int64)
