@@ -20,9 +20,9 @@ SCHEMA = Schema.parse({})
 NONE = Interactions.of(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
-@pytest.fixture(scope="module", params=[(80, 30, 900), (300, 150, 9000)])
+@pytest.fixture(scope="module", params=[(80, 30, 900), (40, 70, 900), (300, 150, 9000)])
 def log(request: pytest.FixtureRequest) -> Interactions:
-    """One that is decomposed whole, and one that is iterated."""
+    """Two that are decomposed whole, by items and by users, and one that is iterated."""
     return Toy.draw(*request.param).interactions
 
 
@@ -124,3 +124,10 @@ def test_what_does_not_fit_or_is_empty_is_refused(log: Interactions) -> None:
             kind(kind.Config(), SCHEMA).solve(NONE, Catalogue.empty(), 0)
         want = f"{name}: there is nothing to learn from (no event has an action of weight above 0)"
         assert str(empty.value) == want
+
+
+def test_a_long_log_of_few_items_is_not_made_dense() -> None:
+    # ten million users by sixty items: dense in double precision 4.5 GiB, by the Gram matrix of the items a few MB
+    svd = PureSvd(PureSvd.Config(), SCHEMA)
+    assert svd.estimate(10**7, 60, 10**7) - svd.estimate(100, 60, 10**7) == 0
+    assert svd.estimate(10**7, 60, 10**7) < 2**28

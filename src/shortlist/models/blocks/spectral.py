@@ -1,6 +1,6 @@
 """Leading singular vectors of a sparse matrix, the same in every run. U users, I items, D kept."""
 
-__all__ = ["right_vectors"]
+__all__ = ["right_vectors", "working_bytes"]
 
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-FULL = 64  # matrices with a side below this many rows, or with most of their vectors kept, are decomposed whole
+FULL = 64  # a side below this, or most of the vectors kept: the Gram matrix of the smaller side is decomposed whole
+FAINT = 1e-7  # of the largest singular value: what is below cannot be told from zero in a Gram matrix
 
 
 def right_vectors(x_UI: "sparse.csr_array", dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -18,9 +19,16 @@ def right_vectors(x_UI: "sparse.csr_array", dim: int) -> tuple[NDArray[np.float6
     from scipy.sparse.linalg import svds
 
     small = min(x_UI.shape)
-    if small < FULL or dim >= small - 1:
-        _, values, right = np.linalg.svd(x_UI.toarray().astype(np.float64), full_matrices=False)
-        vectors: NDArray[Any] = right.T
+    vectors: NDArray[Any]
+    if _whole(small, dim):
+        x_UI = x_UI.astype(np.float64)
+        few_users = x_UI.shape[0] < x_UI.shape[1]
+        squares, vectors = np.linalg.eigh((x_UI @ x_UI.T if few_users else x_UI.T @ x_UI).toarray())
+        values, vectors = np.sqrt(np.maximum(squares[::-1], 0.0)), vectors[:, ::-1]
+        there = values > FAINT * values.max(initial=0.0)
+        values, vectors = values[there], vectors[:, there]
+        if few_users:
+            vectors = (x_UI.T @ vectors) / values
     else:
         start = np.random.default_rng(0).standard_normal(small)
         _, values, right = svds(x_UI.astype(np.float64), k=dim, v0=start, return_singular_vectors="vh")  # type: ignore[arg-type]
@@ -31,3 +39,16 @@ def right_vectors(x_UI: "sparse.csr_array", dim: int) -> tuple[NDArray[np.float6
     largest = np.abs(vectors).argmax(axis=0) if vectors.size else np.zeros(0, dtype=np.int64)
     signs = np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
     return values, vectors * signs
+
+
+def working_bytes(users: int, items: int, events: int, dim: int) -> int:
+    """Bytes that `right_vectors` takes at its peak, its result and a copy of the matrix included."""
+    small = min(users, items)
+    kept = min(dim, small)
+    if _whole(small, dim):
+        return 12 * events + 3 * 8 * small * small + 2 * 8 * kept * items
+    return 12 * events + 8 * max(2 * dim + 1, 20) * small + 2 * 8 * dim * items
+
+
+def _whole(small: int, dim: int) -> bool:
+    return small < FULL or dim >= small - 1

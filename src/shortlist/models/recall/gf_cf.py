@@ -14,7 +14,7 @@ from shortlist.config import Count, NonNegative, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists
-from shortlist.models.blocks.spectral import right_vectors
+from shortlist.models.blocks.spectral import right_vectors, working_bytes
 from shortlist.schema import Catalogue, Schema
 
 BLOCK = 512  # rows made at once
@@ -76,10 +76,12 @@ class GfCf:
         return Lists(keys, np.arange(len(keys) + 1) * kept, items, scores)
 
     def estimate(self, users: int, items: int, events: int) -> int:
-        """Bytes at the peak: the matrix both ways round, the iteration's vectors, a block of rows, and the lists."""
-        basis = max(2 * self.config.dim + 1, 20) * min(users, items) if self.config.alpha else 0
+        """Bytes at the peak: the matrix both ways round, what its decomposition works with or the two sides of the
+        second filter, a block of rows (dense, sparse and sorted), and the lists."""
+        spectral = working_bytes(users, items, events, self.config.dim) if self.config.alpha else 0
         kept = min(self.config.keep, items)
-        return 36 * events + 8 * (basis + 3 * self.config.dim * items) + BLOCK * items * 24 + items * kept * 12
+        sides = 2 * 8 * min(self.config.dim, users, items) * items
+        return 36 * events + spectral + sides + BLOCK * items * 48 + items * kept * 12
 
 
 def _largest(block: NDArray[np.float32], kept: int) -> NDArray[np.int64]:

@@ -25,7 +25,8 @@ class NewestOf:
 
     Items too old at the end of training are in no list: they only get older. Those announced for later are in; the
     source (`newest_of`) shows them when their time has come, and asks for the newest of the tags preferred in the
-    history at hand. `published` and `withdrawn` keep lists up to date between trainings.
+    history at hand. `published` and `withdrawn` are for who keeps lists up to date
+    between trainings; no command of ours does yet.
     """
 
     source: ClassVar[str] = "newest_of"

@@ -13,7 +13,7 @@ from shortlist.config import Count, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Vectors
-from shortlist.models.blocks.spectral import right_vectors
+from shortlist.models.blocks.spectral import right_vectors, working_bytes
 from shortlist.schema import Catalogue, Schema
 
 
@@ -56,7 +56,5 @@ class PureSvd:
         return Vectors(log.item_keys, q_ID.astype(np.float32), "ip")
 
     def estimate(self, users: int, items: int, events: int) -> int:
-        """Bytes at the peak: the matrix in single and double precision, and the iteration's vectors of the smaller side
-        (twice `dim` of them, or 20) beside the result."""
-        basis = max(2 * self.config.dim + 1, 20)
-        return 20 * events + 8 * basis * min(users, items) + 2 * 8 * self.config.dim * items
+        """Bytes at the peak: the matrix in single and double precision, and what its decomposition works with."""
+        return 8 * events + working_bytes(users, items, events, self.config.dim)

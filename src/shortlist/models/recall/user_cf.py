@@ -149,7 +149,7 @@ class UserCF:
 
         else:
             audience = np.diff(starts)
-            weight = 1 / np.log1p(audience) if config.measure == "iuf" else none.astype(np.float64)
+            weight = 1 / np.log1p(np.maximum(audience, 1)) if config.measure == "iuf" else none.astype(np.float64)
             union = config.measure == "jaccard"
 
             def rows(low: int, high: int, sizes: Short, best: Ints, scores: Single) -> None:
