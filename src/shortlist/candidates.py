@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.expressions import Expression
 
-__all__ = ["Ragged", "Requests", "Candidates", "Slates", "owners", "stack", "ALIVE", "BACKFILL"]
+__all__ = ["Ragged", "Requests", "Candidates", "Slates", "owners", "spans", "located", "stack", "ALIVE", "BACKFILL"]
 
 ALIVE = 0
 BACKFILL = "backfill"  # the channel of what filled a short slate: always behind the others
@@ -24,6 +24,22 @@ Mask = NDArray[np.bool_]
 def owners(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row that each element of a ragged column belongs to: offsets [R+1] -> [N]."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def spans(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions `starts[r]`, `starts[r] + 1`, ... `counts[r]` of them, row by row: [R], [R] -> [N]."""
+    ends = np.cumsum(counts)
+    within = np.arange(int(ends[-1]) if len(ends) else 0)
+    return np.asarray(within + np.repeat(starts - (ends - counts), counts))
+
+
+def located(keys: NDArray[np.int64], asked: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
+    """Where the `asked` [N] stand in ascending `keys`, and whether they do; of one that does not the place means
+    nothing."""
+    if not len(keys):
+        return np.zeros(len(asked), dtype=np.int64), np.zeros(len(asked), dtype=bool)
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return at, np.asarray(keys[at] == asked)
 
 
 @dataclass(frozen=True)

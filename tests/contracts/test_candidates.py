@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shortlist.candidates import Candidates, Ragged, Requests, Slates, owners, stack
+from shortlist.candidates import Candidates, Ragged, Requests, Slates, located, owners, spans, stack
 
 ITEM = st.integers(0, 12)
 # per request, items that are distinct
@@ -187,3 +187,13 @@ def test_slates_are_a_matrix() -> None:
 def test_stack_joins_offsets() -> None:
     assert stack([np.array([0, 2, 3]), np.array([0]), np.array([0, 0, 4])]).tolist() == [0, 2, 3, 3, 7]
     assert stack([]).tolist() == [0]
+
+
+def test_spans_and_places_of_keys() -> None:
+    assert spans(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+    assert spans(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)).tolist() == []
+    at, known = located(np.array([2, 4, 8]), np.array([8, 3, 2, 99, -1]))
+    assert known.tolist() == [True, False, True, False, False]
+    assert at[known].tolist() == [2, 0]
+    at, known = located(np.zeros(0, dtype=np.int64), np.array([1, 2]))
+    assert (known.tolist(), len(at)) == ([False, False], 2)

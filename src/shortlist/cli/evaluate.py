@@ -51,7 +51,7 @@ def command(project_file: str, on: str, scene: str | None, mapped: bool, channel
         "figures": figures,
         "cohorts": outcome.cohort_figures(found, project.config.seed),
         "stages": outcome.stage_figures(found, project.config.seed),
-        "channels": outcome.channel_figures(found, project.config.seed),
+        "channels": outcome.channel_figures(found, figures, project.config.seed),
     }
     drift = outcome.data_report(data, part, project.config.seed)
     if drift is not None:

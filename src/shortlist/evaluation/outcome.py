@@ -239,13 +239,14 @@ def _cold(cost: Cost | None) -> str:
     return " and ".join(words) or "neither"
 
 
-def channel_figures(outcome: Outcome, seed: int) -> dict[str, Any]:
-    """Every channel in the mix as plain values: what it finds, what the others do not, what it costs; and the overlap.
+def channel_figures(outcome: Outcome, told: Figures, seed: int) -> dict[str, Any]:
+    """Every channel in the mix as plain values: what it finds (`told`, as `figures` gives it), what the others do not,
+    what it costs; and the overlap.
 
     `adds` is the recall at the deepest cut that the merge loses without it. Cohorts stand under `cohort_figures`.
     """
     measured, deepest = outcome.measured, outcome.measured.deepest
-    merged, told = measured.of("merged").columns[f"recall@{deepest}"], figures(outcome, seed)
+    merged = measured.of("merged").columns[f"recall@{deepest}"]
     out: dict[str, Any] = {}
     for n, channel in enumerate(measured.channels):
         lost = mean(merged - measured.left_out[channel.name], np.random.default_rng(seed))

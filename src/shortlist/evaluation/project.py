@@ -438,6 +438,23 @@ def scene_of(project: Project, name: str | None) -> str:
     return name
 
 
+def put_to_test(data: Data, on: Literal["valid", "test"], scene: str) -> tuple[Mapping[str, Artifact], Funnel, HeldOut]:
+    """What a scene is judged with: the models fitted for the part, its funnel over them, the held-out requests.
+
+    Raises ArtifactError when models are missing or stale, DataError when nothing held out is relevant.
+    """
+    artifacts = trained(data, on)
+    if artifacts is None:
+        hint = f"run `shortlist train --for {on}`"
+        raise ArtifactError("models are missing, or older than the data or the configuration", where=on, hint=hint)
+    asked = held_out(data, on, data.project.config.scene[scene].page)
+    if not bool((np.diff(asked.offsets) > 0).any()):
+        raise DataError(
+            "no held-out event is relevant", where=f"split on {on}", hint="loosen split.positive or the cuts"
+        )
+    return artifacts, funnels(data, artifacts.__getitem__)[scene], asked
+
+
 def evaluate(
     data: Data,
     on: Literal["valid", "test"] = "test",
@@ -450,16 +467,7 @@ def evaluate(
     Raises ArtifactError when these are missing or stale, ConfigError for an unknown scene.
     """
     scene = scene_of(data.project, scene)
-    artifacts = trained(data, on)
-    if artifacts is None:
-        hint = f"run `shortlist train --for {on}`"
-        raise ArtifactError("models are missing, or older than the data or the configuration", where=on, hint=hint)
-    funnel = funnels(data, artifacts.__getitem__)[scene]
-    asked = held_out(data, on, data.project.config.scene[scene].page)
-    if not bool((np.diff(asked.offsets) > 0).any()):
-        raise DataError(
-            "no held-out event is relevant", where=f"split on {on}", hint="loosen split.positive or the cuts"
-        )
+    artifacts, funnel, asked = put_to_test(data, on, scene)
     learned = data.part(on)
     items = data.catalogue.items.keys
     pairs = np.unique(np.stack([learned.users, learned.items]), axis=1)

@@ -1,16 +1,13 @@
 """What is chosen on a project's validation part and judged on its test part."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import nearest
-from shortlist.errors import ArtifactError, ConfigError, DataError
-from shortlist.evaluation.project import Data, HeldOut, funnels, held_out, trained
+from shortlist.evaluation.project import Data, put_to_test, scene_of
 from shortlist.evaluation.quotas import Reached, Step, chosen, equal, found, reached
-from shortlist.funnel.pipeline import Funnel
 from shortlist.metrics.bootstrap import difference, mean
 
 __all__ = ["Tuned", "tuned_quotas"]
@@ -63,33 +60,14 @@ def tuned_quotas(
     `budget` distinct candidates a request, by default the scene's. Raises ArtifactError when models are missing or
     stale, ConfigError for an unknown scene, a scene without channels and a budget below their number.
     """
-    scenes = data.project.config.scene
-    scene = next(iter(scenes)) if scene is None else scene
-    if scene not in scenes:
-        raise ConfigError(f"no scene is called {scene!r}", where="scene", hint=nearest(scene, list(scenes)))
-    funnel, asked = _part(data, "valid", scene)
+    scene = scene_of(data.project, scene)
+    _, funnel, asked = put_to_test(data, "valid", scene)
     channels = tuple(channel.name for channel in funnel.channels)
     now = np.array([channel.quota for channel in funnel.channels], dtype=np.int64)
     budget = funnel.budget if budget is None else budget
     seen = found(funnel, asked.requests, asked.offsets, asked.labels, budget, progress)
     quotas = {"now": now, "equal": equal(seen, budget), "tuned": chosen(seen, budget, step)}
-    funnel, asked = _part(data, "test", scene)
+    _, funnel, asked = put_to_test(data, "test", scene)
     return Tuned(
         channels, budget, quotas, reached(funnel, asked.requests, asked.offsets, asked.labels, quotas, progress)
     )
-
-
-def _part(data: Data, on: Literal["valid", "test"], scene: str) -> tuple[Funnel, HeldOut]:
-    artifacts = trained(data, on)
-    if artifacts is None:
-        what, hint = (
-            "models are missing, or older than the data or the configuration",
-            f"run `shortlist train --for {on}`",
-        )
-        raise ArtifactError(what, where=on, hint=hint)
-    asked = held_out(data, on, data.project.config.scene[scene].page)
-    if not bool((np.diff(asked.offsets) > 0).any()):
-        raise DataError(
-            "no held-out event is relevant", where=f"split on {on}", hint="loosen split.positive or the cuts"
-        )
-    return funnels(data, artifacts.__getitem__)[scene], asked

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.candidates import spans
 from shortlist.config import nearest
 from shortlist.errors import ConfigError
 from shortlist.schema import Profiles, Schema, text
@@ -70,8 +71,7 @@ class Kinds:
         known = np.flatnonzero(rows >= 0)
         start = self.offsets[rows[known]]
         counts = self.offsets[rows[known] + 1] - start
-        ends = np.cumsum(counts)
-        at = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start - (ends - counts), counts)
+        at = spans(start, counts)
         local, code = np.unique(self.codes[at], return_inverse=True)
         out = np.zeros((keys.size, max(len(local), 1)), dtype=np.float32)
         out[np.repeat(known, counts), code] = 1.0

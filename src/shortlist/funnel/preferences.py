@@ -6,7 +6,7 @@ __all__ = ["Preferences"]
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located, spans
 from shortlist.forms import Lists
 from shortlist.schema import Schema
 
@@ -35,8 +35,7 @@ class Preferences:
         """Requests, tags and preferences [P], by request, strongest first, ties by smaller tag; the `top` of
         each."""
         history = requests.history
-        at = np.minimum(np.searchsorted(self.items, history.items), max(len(self.items) - 1, 0))
-        known = self.items[at] == history.items if len(self.items) else np.zeros(len(at), dtype=bool)
+        at, known = located(self.items, history.items)
         owner, at = history.owners[known], at[known]
         worth = self.weights[history.actions[known]]
         if self.half_life_ms:
@@ -45,8 +44,7 @@ class Preferences:
             np.minimum.at(youngest, owner, lives)
             worth = worth * np.exp2(youngest[owner] - lives)  # the same shares, and none is too faint
         counts = self.starts[at + 1] - self.starts[at]
-        ends = np.cumsum(counts)
-        place = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(self.starts[at] - (ends - counts), counts)
+        place = spans(self.starts[at], counts)
         width = int(self.codes.max(initial=0)) + 1
         pair, back = np.unique(np.repeat(owner, counts) * width + self.codes[place], return_inverse=True)
         sums = np.bincount(back, weights=np.repeat(worth, counts) * self.idf[place], minlength=len(pair))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.candidates import Mask
+from shortlist.candidates import Mask, located, spans
 from shortlist.forms import Lists
 from shortlist.funnel.pipeline import Keep, Recalled
 from shortlist.index.cut import cut
@@ -35,12 +35,11 @@ def found(
     counts; all of them where there are no limits. Items not `allowed` are passed over, and so are keys without a
     list."""
     lists = form if isinstance(form, Lists) else form.take(np.unique(keys))
-    at = np.minimum(np.searchsorted(lists.keys, keys), max(len(lists) - 1, 0))
-    pairs = np.flatnonzero(lists.keys[at] == keys) if len(lists) else np.zeros(0, dtype=np.int64)
+    at, there = located(lists.keys, keys)
+    pairs = np.flatnonzero(there)
     starts = lists.offsets[at[pairs]]
     counts = lists.offsets[at[pairs] + 1] - starts
-    ends = np.cumsum(counts)
-    rows = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    rows = spans(starts, counts)
     pair = np.repeat(pairs, counts)
     if allowed is not None:
         mask = allowed(owners[pair], lists.items[rows])

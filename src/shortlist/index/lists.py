@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.artifact import MAPPED_ABOVE
+from shortlist.candidates import located
 from shortlist.forms import Form, Lists
 from shortlist.index.cut import Floats, Ints, Keep, Rows, cut
 
@@ -126,8 +127,8 @@ class LargeLists:
 
     def take(self, keys: Ints) -> Lists:
         form, wanted = self.form, np.unique(keys)
-        at = np.minimum(np.searchsorted(form.keys, wanted), max(len(form) - 1, 0))
-        return self._at(at[form.keys[at] == wanted] if len(form) else at[:0])
+        at, known = located(form.keys, wanted)
+        return self._at(at[known])
 
     def named(self, labels: Iterable[str]) -> Lists:
         return self._at(np.array(sorted(self.places[v] for v in set(labels) & set(self.places)), dtype=np.int64))

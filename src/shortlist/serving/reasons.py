@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.candidates import located, spans
 from shortlist.forms import Lists
 from shortlist.funnel.pipeline import BACKFILL
 from shortlist.serving.wire import Brought
@@ -23,11 +24,10 @@ def because(form: Lists, history: NDArray[np.int64], shown: NDArray[np.int64], l
     recent = recent[np.sort(first)][:last]
     if not len(recent) or not len(form.keys) or not len(shown):
         return out
-    at = np.minimum(np.searchsorted(form.keys, recent), len(form.keys) - 1)
-    recent, at = recent[form.keys[at] == recent], at[form.keys[at] == recent]
+    at, known = located(form.keys, recent)
+    recent, at = recent[known], at[known]
     starts, counts = form.offsets[at], form.offsets[at + 1] - form.offsets[at]
-    ends = np.cumsum(counts)
-    flat = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    flat = spans(starts, counts)
     order = np.argsort(shown, kind="stable")
     place = np.minimum(np.searchsorted(shown[order], form.items[flat]), len(shown) - 1)
     hit = (shown[order][place] == form.items[flat]) & (form.scores[flat] > 0)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located
 from shortlist.config import Count, Positive, frozen
 from shortlist.forms import Form, Lists
 from shortlist.funnel.ages import Ages
@@ -47,8 +47,7 @@ class Clusters:
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """At most `last` times `per_cluster` items; what the user has already taken is among them."""
         history = requests.history.latest().last(self.config.last)
-        at = np.minimum(np.searchsorted(self.items, history.items), max(len(self.items) - 1, 0))
-        known = self.items[at] == history.items if len(self.items) else np.zeros(len(at), dtype=bool)
+        at, known = located(self.items, history.items)
         owner, cluster = history.owners[known], self.cluster[at[known]]
         width = int(self.cluster.max(initial=0)) + 1
         pair, sizes = np.unique(owner * width + cluster, return_counts=True)

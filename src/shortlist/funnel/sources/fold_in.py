@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
@@ -48,8 +48,7 @@ class FoldIn:
         if self.config.last is not None:
             history = history.last(self.config.last)
         keys, matrix, config = self.index.keys, self.index.matrix, self.config
-        at = np.minimum(np.searchsorted(keys, history.items), len(keys) - 1)
-        known = keys[at] == history.items if len(keys) else np.zeros(len(at), dtype=bool)
+        at, known = located(keys, history.items)
         counts = np.bincount(history.owners[known], minlength=len(requests))
         owners = np.flatnonzero(counts)
         offsets = np.concatenate([[0], np.cumsum(counts[owners])]).astype(np.int64)

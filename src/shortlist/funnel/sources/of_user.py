@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located
 from shortlist.config import frozen
 from shortlist.forms import Form, Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
@@ -33,8 +33,8 @@ class OfUser:
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first; what the user has already taken is among them."""
-        at = np.minimum(np.searchsorted(self.users, requests.users), len(self.users) - 1)
-        known = np.flatnonzero(self.users[at] == requests.users) if len(self.users) else np.zeros(0, dtype=np.int64)
+        at, there = located(self.users, requests.users)
+        known = np.flatnonzero(there)
         if not len(known):
             none = np.zeros(0, dtype=np.int64)
             return none, none, none.astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, spans
 from shortlist.config import frozen
 from shortlist.forms import GLOBAL, Lists, of_country, of_region
 from shortlist.funnel.pipeline import Keep, Recalled
@@ -86,6 +86,4 @@ def _rows(form: Lists, place: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDA
     known = np.flatnonzero(place >= 0)
     start = form.offsets[place[known]]
     counts = form.offsets[place[known] + 1] - start
-    ends = np.cumsum(counts)
-    at = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start - (ends - counts), counts)
-    return np.repeat(known, counts), at
+    return np.repeat(known, counts), spans(start, counts)

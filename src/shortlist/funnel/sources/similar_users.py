@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shortlist.candidates import Ragged, Requests
+from shortlist.candidates import Ragged, Requests, located, spans
 from shortlist.config import Count, NonNegative, frozen
 from shortlist.errors import ConfigError
 from shortlist.forms import Form, Lists
@@ -93,10 +93,9 @@ class SimilarUsers:
         which, what, sums = self.items.gather(owners, users, likeness)
         width = int(max(item.max(initial=0), what.max(initial=0))) + 1
         above[np.searchsorted(owner * width + item, which * width + what)] = sums
-        at = np.minimum(np.searchsorted(self.taken.keys, requests.users), max(len(self.taken) - 1, 0))
+        at, known = located(self.taken.keys, requests.users)
         own = np.full(len(requests), self.means.mean() if len(self.means) else 0.0)
-        if len(self.taken):
-            own = np.where(self.taken.keys[at] == requests.users, self.means[at], own)
+        own[known] = self.means[at[known]]
         score = (own[owner] + above / weight).astype(np.float32)
         enough = number >= self.config.support
         return cut(owner[enough], item[enough], score[enough], n, keep)
@@ -105,15 +104,13 @@ class SimilarUsers:
         """Similar users of each request: owners, keys of users and likeness [N], by owner, best first."""
         config = self.config
         form = self.form if isinstance(self.form, Lists) else self.form.take(requests.users)
-        at = np.minimum(np.searchsorted(form.keys, requests.users), max(len(form) - 1, 0))
-        stored = np.zeros(len(requests), dtype=bool) if not len(form) else form.keys[at] == requests.users
+        at, stored = located(form.keys, requests.users)
         if config.fresh:
             stored[:] = False
         owners = np.flatnonzero(stored)
-        starts = form.offsets[at[owners]] if len(form) else at[owners]
-        counts = np.minimum(form.offsets[at[owners] + 1] - starts, config.keep) if len(form) else starts
-        ends = np.cumsum(counts)
-        rows = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+        starts = form.offsets[at[owners]]
+        counts = np.minimum(form.offsets[at[owners] + 1] - starts, config.keep)
+        rows = spans(starts, counts)
         parts = [(np.repeat(owners, counts), form.items[rows], form.scores[rows])]
         others = np.flatnonzero(~stored & (np.diff(requests.history.offsets) > 0))
         if config.measure != "pearson" and len(others):
@@ -186,12 +183,10 @@ class _Known:
     def users_of(self, items: Ints) -> tuple[Ints, NDArray[np.int32]]:
         """Of each (item, user who took it) the places of both, item by item; unknown items have nobody."""
         starts, user = self._by_item
-        at = np.minimum(np.searchsorted(self.names, items), max(len(self.names) - 1, 0))
-        at = at[self.names[at] == items] if len(self.names) else at[:0]
-        low, counts = starts[at], starts[at + 1] - starts[at]
-        ends = np.cumsum(counts)
-        rows = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(low - (ends - counts), counts)
-        return np.repeat(at, counts), user[rows]
+        at, known = located(self.names, items)
+        at = at[known]
+        counts = starts[at + 1] - starts[at]
+        return np.repeat(at, counts), user[spans(starts[at], counts)]
 
 
 def _latest(history: Ragged, cap: int | None) -> Ragged:

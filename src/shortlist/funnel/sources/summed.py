@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located
 from shortlist.config import Count, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
@@ -36,8 +36,7 @@ class Summed:
         if self.config.last is not None:
             history = history.last(self.config.last)
         keys, matrix = self.index.keys, self.index.matrix
-        at = np.minimum(np.searchsorted(keys, history.items), len(keys) - 1)
-        known = keys[at] == history.items if len(keys) else np.zeros(len(at), dtype=bool)
+        at, known = located(keys, history.items)
         owner, at = history.owners[known], at[known]
         owners = np.unique(owner)
         if not len(owners):

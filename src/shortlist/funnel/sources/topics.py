@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from shortlist.candidates import Requests
+from shortlist.candidates import Requests, located
 from shortlist.config import Count, Positive, Share, frozen
 from shortlist.forms import Form, Lists, Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
@@ -46,8 +46,7 @@ class Topics:
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """What the user has already taken is among them."""
         history = requests.history
-        at = np.minimum(np.searchsorted(self.keys, history.items), max(len(self.keys) - 1, 0))
-        known = self.keys[at] == history.items if len(self.keys) else np.zeros(len(at), dtype=bool)
+        at, known = located(self.keys, history.items)
         users, places, counts = counted(history.owners[known], at[known], self.config.cap)
         who, gamma = fold_in(users, counts, self.phi[places].astype(np.float64), self.alpha)
         theta = gamma / gamma.sum(axis=1, keepdims=True)

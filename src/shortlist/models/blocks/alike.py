@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shortlist.models.blocks import likeness
 from shortlist.models.blocks.compiled import loop
-from shortlist.models.blocks.cooccurrence import _offer, _rank
+from shortlist.models.blocks.cooccurrence import offer, rank
 
 Ints = NDArray[np.int64]
 Short = NDArray[np.int32]
@@ -44,8 +44,8 @@ def _nearest(
             worth *= 1.0 + beta
         single = np.float32(worth)
         if single > 0.0 and (size < keep or single >= scores[0]):
-            size = _offer(scores, best, size, single, v)
-    _rank(scores, best, size)
+            size = offer(scores, best, size, single, v)
+    rank(scores, best, size)
     return size
 
 

@@ -5,7 +5,7 @@ needs memory for I sums and its own result, whatever the number of pairs. Import
 loads numba.
 """
 
-__all__ = ["census", "latest", "by_item", "counted", "sequenced", "rated", "squeeze", "ranked"]
+__all__ = ["offer", "rank", "census", "latest", "by_item", "counted", "sequenced", "rated", "squeeze", "ranked"]
 
 from collections.abc import Callable
 
@@ -147,7 +147,7 @@ def _sink(scores: Single, items: Ints, size: int, score: np.float32, item: int) 
 
 
 @loop
-def _offer(scores: Single, items: Ints, size: int, score: np.float32, item: int) -> int:
+def offer(scores: Single, items: Ints, size: int, score: np.float32, item: int) -> int:
     """Keep (score, item) if it is among the best `len(scores)` so far. Returns how many are held.
 
     A row touches nearly every item, so callers first compare with the worst held: a call costs more than that."""
@@ -164,7 +164,7 @@ def _offer(scores: Single, items: Ints, size: int, score: np.float32, item: int)
 
 
 @loop
-def _rank(scores: Single, items: Ints, size: int) -> None:
+def rank(scores: Single, items: Ints, size: int) -> None:
     """Turn the heap into a list, best first."""
     for last in range(size - 1, 0, -1):
         worst_score, worst_item = scores[0], items[0]
@@ -207,8 +207,8 @@ def counted(
             score = np.float32(count[j] * own[i] * other[j])
             count[j] = 0
             if j != i and (size < keep or score >= row_scores[0]):
-                size = _offer(row_scores, row_items, size, score, j)
-        _rank(row_scores, row_items, size)
+                size = offer(row_scores, row_items, size, score, j)
+        rank(row_scores, row_items, size)
         sizes[i] = size
 
 
@@ -287,8 +287,8 @@ def sequenced(
                     worth *= same_category
             score = np.float32(worth)
             if score > 0.0 and (size < keep or score >= row_scores[0]):
-                size = _offer(row_scores, row_items, size, score, j)
-        _rank(row_scores, row_items, size)
+                size = offer(row_scores, row_items, size, score, j)
+        rank(row_scores, row_items, size)
         sizes[i] = size
 
 
@@ -332,6 +332,6 @@ def rated(
             if j != i and product[j] > NOISE * np.sqrt(own[j] * other[j]):
                 score = np.float32(product[j] / np.sqrt(own[j] * other[j]))
                 if size < keep or score >= row_scores[0]:
-                    size = _offer(row_scores, row_items, size, score, j)
-        _rank(row_scores, row_items, size)
+                    size = offer(row_scores, row_items, size, score, j)
+        rank(row_scores, row_items, size)
         sizes[i] = size

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.models.blocks.compiled import loop
-from shortlist.models.blocks.cooccurrence import _offer, _rank
+from shortlist.models.blocks.cooccurrence import offer, rank
 
 Ints = NDArray[np.int64]
 Short = NDArray[np.int32]
@@ -84,6 +84,6 @@ def swung(
             score = np.float32(scale[i] * total[j])
             count[j], total[j] = 0, 0.0
             if j != i and score > 0.0 and (size < keep or score >= row_scores[0]):
-                size = _offer(row_scores, row_items, size, score, j)
-        _rank(row_scores, row_items, size)
+                size = offer(row_scores, row_items, size, score, j)
+        rank(row_scores, row_items, size)
         sizes[i] = size

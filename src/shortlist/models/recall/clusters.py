@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, ConfigError, DataError
+from shortlist.errors import ConfigError, DataError
 from shortlist.forms import Built, Lists, Vectors
 from shortlist.models.blocks.content import field_of, unit, unit_vectors
+from shortlist.models.blocks.limits import fits
 from shortlist.models.blocks.spherical import closest, cluster
 from shortlist.models.blocks.tagged import headed, newest, without
 from shortlist.schema import Catalogue, Schema
@@ -70,10 +71,7 @@ class Clusters:
             hint = "give items vectors, or leave this channel out"
             raise DataError("no item has a vector", where=f"clusters, item.{self.field}", hint=hint)
         need = self.estimate(*matrix.shape)
-        if need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{len(keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="clusters", hint="raise budget_bytes or lower clusters")
+        fits(f"{len(keys)} items", need, config.budget_bytes, "clusters", "raise budget_bytes or lower clusters")
         content = _content(matrix)
         rng = np.random.default_rng(config.seed)
         k = min(config.clusters, int(content.max()) + 1)

@@ -15,11 +15,12 @@ from scipy.sparse.csgraph import connected_components
 
 from shortlist.config import Count, IndexConfig, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
+from shortlist.errors import DataError
 from shortlist.forms import Lists, Vectors
 from shortlist.index.building import indexed, kind_of
 from shortlist.index.points import BLOCK_BYTES, PAIRS
 from shortlist.models.blocks.content import above, field_of, unit, unit_vectors
+from shortlist.models.blocks.limits import fits
 from shortlist.schema import Catalogue, Schema
 
 ROWS = 4096  # lists made at once
@@ -78,10 +79,7 @@ class Content:
             hint = "give items vectors, or leave this channel out"
             raise DataError("no item has a vector", where=f"content, item.{self.field}", hint=hint)
         need = self.estimate(*matrix.shape)
-        if need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{len(keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="content", hint="raise budget_bytes or lower keep")
+        fits(f"{len(keys)} items", need, config.budget_bytes, "content", "raise budget_bytes or lower keep")
         if config.whiten is not None:
             taken = np.isin(keys, interactions.liked(self.schema.weights).item_keys)
             matrix = whitened(matrix, matrix[taken], config.whiten)

@@ -13,8 +13,8 @@ from scipy import sparse
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.schema import Catalogue, Schema
 
 BLOCK = 512  # rows turned into lists at once
@@ -49,15 +49,9 @@ class Ease:
         """The rows of B as lists. Raises CapacityError with the estimate, DataError on an empty log."""
         log = interactions.liked(self.schema.weights)
         keys = log.item_keys
-        if not len(keys):
-            raise DataError(
-                "there is nothing to learn from", where="ease", hint="no event has an action of weight above 0"
-            )
-        need = self.estimate(len(keys))
-        if need > self.config.budget_bytes:
-            budget = self.config.budget_bytes / 2**30
-            what = f"{len(keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="ease", hint="raise budget_bytes, set keep, or use item_cf")
+        learnable(log, "ease")
+        hint = "raise budget_bytes, set keep, or use item_cf"
+        fits(f"{len(keys)} items", self.estimate(len(keys)), self.config.budget_bytes, "ease", hint)
         return _lists(weights(log.matrix, self.config.lam), keys, self.config.keep)
 
     def estimate(self, items: int) -> int:

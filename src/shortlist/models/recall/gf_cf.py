@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, NonNegative, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.models.blocks.spectral import right_vectors, working_bytes
 from shortlist.schema import Catalogue, Schema
 
@@ -50,14 +50,10 @@ class GfCf:
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Lists:
         """Rows of at most `keep` weights. Raises CapacityError with the estimate, DataError on an empty log."""
         log = interactions.liked(self.schema.weights)
-        if not len(log):
-            hint = "no event has an action of weight above 0"
-            raise DataError("there is nothing to learn from", where="gf_cf", hint=hint)
+        learnable(log, "gf_cf")
         keys, config = log.item_keys, self.config
         need = self.estimate(len(log.user_keys), len(keys), len(log))
-        if need > config.budget_bytes:
-            what = f"{len(keys)} items need {need / 2**30:.1f} GiB, the budget is {config.budget_bytes / 2**30:.1f} GiB"
-            raise CapacityError(what, where="gf_cf", hint="raise budget_bytes, or lower keep or dim")
+        fits(f"{len(keys)} items", need, config.budget_bytes, "gf_cf", "raise budget_bytes, or lower keep or dim")
         x_UI = log.matrix.astype(np.float64)
         d_U, d_I = np.asarray(x_UI.sum(axis=1)), np.asarray(x_UI.sum(axis=0))
         r_UI: Any = x_UI.multiply(1 / np.sqrt(d_U)[:, None]).multiply(1 / np.sqrt(d_I)[None, :]).tocsr()

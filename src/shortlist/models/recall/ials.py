@@ -14,8 +14,8 @@ from scipy import sparse
 
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Vectors
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.models.blocks.ridge import BLOCK_BYTES
 from shortlist.schema import Catalogue, Schema
 
@@ -54,15 +54,11 @@ class IALS:
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int) -> Vectors:
         """Vectors of the items of the log. Raises CapacityError with the estimate, DataError on an empty log."""
         log = interactions.liked(self.schema.weights)
-        if not len(log):
-            hint = "no event has an action of weight above 0"
-            raise DataError("there is nothing to learn from", where="ials", hint=hint)
+        learnable(log, "ials")
         users, items = len(log.user_keys), len(log.item_keys)
         need = self.estimate(users, items, len(log))
-        if need > self.config.budget_bytes:
-            budget = self.config.budget_bytes / 2**30
-            what = f"{users} users and {items} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="ials", hint="raise budget_bytes or lower dim")
+        hint = "raise budget_bytes or lower dim"
+        fits(f"{users} users and {items} items", need, self.config.budget_bytes, "ials", hint)
         q_ID: Reals = start(items, self.config)
         x_UI = log.matrix
         x_IU: sparse.csr_array = x_UI.T.tocsr()

@@ -16,6 +16,7 @@ from shortlist.config import Count, NonNegative, Positive, Share, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists
+from shortlist.models.blocks.limits import fits
 from shortlist.schema import Catalogue, Schema
 
 HOUR_MS = 3_600_000
@@ -96,10 +97,8 @@ class ItemCF:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="item_cf", hint=hint)
         need = self.estimate(len(log.item_keys), len(log))
-        if need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{len(log.item_keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="item_cf", hint="raise budget_bytes or lower keep")
+        hint = "raise budget_bytes or lower keep"
+        fits(f"{len(log.item_keys)} items", need, config.budget_bytes, "item_cf", hint)
         keys, (events, place) = log.item_keys, log.places
         cap = max(len(log), 1) if config.cap is None else config.cap
         kept, distinct, audience = loops.census(log.offsets, events, place, cap, len(keys))

@@ -16,8 +16,9 @@ from scipy import sparse
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, ConfigError, DataError
+from shortlist.errors import ConfigError
 from shortlist.forms import Built, Lists, Vectors
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.models.blocks.topics import counted
 from shortlist.schema import Catalogue, Schema
 
@@ -66,15 +67,11 @@ class Lda:
         from sklearn.decomposition import LatentDirichletAllocation
 
         config, log = self.config, interactions.liked(self.schema.weights)
-        if not len(log):
-            hint = "no event has an action of weight above 0"
-            raise DataError("there is nothing to learn from", where="lda", hint=hint)
+        learnable(log, "lda")
         keys, users = log.item_keys, len(log.user_keys)
         need = self.estimate(users, len(keys), len(log))
-        if need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{users} users and {len(keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="lda", hint="raise budget_bytes or lower topics")
+        hint = "raise budget_bytes or lower topics"
+        fits(f"{users} users and {len(keys)} items", need, config.budget_bytes, "lda", hint)
         who = np.repeat(np.arange(users), np.diff(log.offsets))
         row, column, count = counted(who, log.columns.astype(np.int64), config.cap)
         documents = sparse.csr_array((count, (row, column)), shape=(users, len(keys)))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
+from shortlist.errors import DataError
 from shortlist.forms import Built, Vectors
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.schema import Catalogue, Schema
 
 Single = NDArray[np.float32]
@@ -67,23 +68,19 @@ class MF:
             if len(interactions) and not len(log):
                 hint = 'set schema.value, or objective = "logistic"'
                 raise DataError("no event has a value", where="mf", hint=hint)
-        if not len(log):
-            hint = "no event has an action of weight above 0"
-            raise DataError("there is nothing to learn from", where="mf", hint=hint)
-        need = self.estimate(len(log.user_keys), len(log.item_keys), len(log))
-        if need > self.config.budget_bytes:
-            what = f"{len(log.user_keys)} users and {len(log.item_keys)} items need {need / 2**30:.1f} GiB"
-            budget = f"the budget is {self.config.budget_bytes / 2**30:.1f} GiB"
-            raise CapacityError(f"{what}, {budget}", where="mf", hint="raise budget_bytes or lower dim")
-        model = Factors.start(len(log.user_keys), len(log.item_keys), self.config)
+        learnable(log, "mf")
+        users, items = len(log.user_keys), len(log.item_keys)
+        need, budget = self.estimate(users, items, len(log)), self.config.budget_bytes
+        fits(f"{users} users and {items} items", need, budget, "mf", "raise budget_bytes or lower dim")
+        model = Factors.start(users, items, self.config)
         for _ in learn(model, log, self.config):
             if not model.sound():
                 hint = f"lower lr (it is {self.config.lr:g})"
                 raise DataError("the vectors grew beyond all bounds", where="mf", hint=hint)
-        items = np.hstack([model.items, model.item_bias[:, None]])
-        users = np.hstack([model.users, np.ones((len(model.users), 1), dtype=np.float32)])
-        beside = {"users": Vectors(log.user_keys, users, "ip")}
-        return Built(Vectors(log.item_keys, items, "ip"), beside, {"users": "vectors"})
+        of_items = np.hstack([model.items, model.item_bias[:, None]])
+        of_users = np.hstack([model.users, np.ones((users, 1), dtype=np.float32)])
+        beside = {"users": Vectors(log.user_keys, of_users, "ip")}
+        return Built(Vectors(log.item_keys, of_items, "ip"), beside, {"users": "vectors"})
 
     def estimate(self, users: int, items: int, events: int) -> int:
         """Bytes at the peak: vectors and their copies with the bias, events as columns, sorted and in random order."""
@@ -123,8 +120,7 @@ def learn(model: Factors, log: Interactions, config: MF.Config) -> Iterator[floa
     """Change the model, epoch by epoch: the mean loss of an example before its step."""
     from shortlist.models.blocks import sgd  # loads numba
 
-    x_UI = log.matrix
-    x_UI.sort_indices()
+    x_UI = log.matrix  # its columns ascend in every row
     offsets, items = x_UI.indptr.astype(np.int64), x_UI.indices.astype(np.int32)
     users = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
     squared = config.objective == "squared"

@@ -11,8 +11,8 @@ import numpy as np
 
 from shortlist.config import Count, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Vectors
+from shortlist.models.blocks.limits import fits, learnable
 from shortlist.models.blocks.spectral import right_vectors, working_bytes
 from shortlist.schema import Catalogue, Schema
 
@@ -43,15 +43,11 @@ class PureSvd:
         """Orthonormal columns over the items of the log. Raises CapacityError with the estimate, DataError on an empty
         log."""
         log = interactions.liked(self.schema.weights)
-        if not len(log):
-            hint = "no event has an action of weight above 0"
-            raise DataError("there is nothing to learn from", where="pure_svd", hint=hint)
+        learnable(log, "pure_svd")
         users, items = len(log.user_keys), len(log.item_keys)
         need = self.estimate(users, items, len(log))
-        if need > self.config.budget_bytes:
-            what = f"{users} users and {items} items need {need / 2**30:.1f} GiB"
-            budget = f"the budget is {self.config.budget_bytes / 2**30:.1f} GiB"
-            raise CapacityError(f"{what}, {budget}", where="pure_svd", hint="raise budget_bytes or lower dim")
+        hint = "raise budget_bytes or lower dim"
+        fits(f"{users} users and {items} items", need, self.config.budget_bytes, "pure_svd", hint)
         _, q_ID = right_vectors(log.matrix, self.config.dim)
         return Vectors(log.item_keys, q_ID.astype(np.float32), "ip")
 

@@ -15,6 +15,7 @@ from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError
 from shortlist.forms import Lists
+from shortlist.models.blocks.limits import fits
 from shortlist.schema import Catalogue, Schema
 
 ROWS = 16  # rows a thread takes at once: a hot item has a hundred thousand pairs
@@ -73,10 +74,7 @@ class Swing:
             raise CapacityError(what, where="swing", hint=hint)
         keys, (events, place) = log.item_keys, log.places
         need = self.estimate(len(keys), len(log))
-        if need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{len(keys)} items need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="swing", hint="raise budget_bytes or lower keep")
+        fits(f"{len(keys)} items", need, config.budget_bytes, "swing", "raise budget_bytes or lower keep")
         none = np.empty(0, dtype=np.int32)
         kept, _, _ = loops.census(log.offsets, events, place, max(len(log), 1), len(keys))
         if config.longest is not None and bool((kept > config.longest).any()):

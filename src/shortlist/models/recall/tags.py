@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.candidates import located
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError
@@ -75,8 +76,7 @@ class Tags:
         if self.config.item_half_life_days is not None:
             worth *= np.exp2(-(now - log.times) / (self.config.item_half_life_days * DAY_MS))
         keys, at = np.unique(tagged.items, return_inverse=True)
-        place = np.minimum(np.searchsorted(keys, log.items), len(keys) - 1)
-        known = keys[place] == log.items
+        place, known = located(keys, log.items)
         total = np.bincount(place[known], weights=worth[known], minlength=len(keys))[at] + self.config.prior
         sums = np.bincount(tagged.codes, weights=total, minlength=len(tagged.names))
         share: NDArray[np.float64] = total / np.where(sums > 0, sums, 1.0)[tagged.codes]

@@ -16,6 +16,7 @@ from shortlist.config import Count, NonNegative, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, ConfigError, DataError
 from shortlist.forms import Built, Lists
+from shortlist.models.blocks.limits import fits
 from shortlist.schema import Catalogue, Schema, text
 
 ROWS = 64  # rows a thread takes at once
@@ -111,11 +112,9 @@ class UserCF:
         if len(log) >= 2**31:
             what, hint = f"{len(log)} events, one solve takes fewer than 2^31", "train on a shorter period"
             raise CapacityError(what, where="user_cf", hint=hint)
-        need = self.estimate(len(log.user_keys), len(log))
-        if config.engine is None and need > config.budget_bytes:
-            budget = config.budget_bytes / 2**30
-            what = f"{len(log.user_keys)} users need {need / 2**30:.1f} GiB, the budget is {budget:.1f} GiB"
-            raise CapacityError(what, where="user_cf", hint="raise budget_bytes or lower keep")
+        if config.engine is None:
+            users, hint = len(log.user_keys), "raise budget_bytes or lower keep"
+            fits(f"{users} users", self.estimate(users, len(log)), config.budget_bytes, "user_cf", hint)
         width, (events, place) = len(log.item_keys), log.places
         cap = max(len(log), 1) if config.cap is None else config.cap
         kept, _, _ = loops.census(log.offsets, events, place, cap, width)
