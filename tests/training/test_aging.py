@@ -16,11 +16,11 @@ from shortlist.features.assemble import Assembler
 from shortlist.features.encoders import Encoders
 from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.training.frequency import Counted
-from shortlist.training.learn import rows_of
 from shortlist.training.loss import Dated
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.pointwise import Pointwise
 from shortlist.training.objectives.softmax import Softmax
+from shortlist.training.retrievers import rows_of
 
 MADE = torch.tensor([0, 0, 0, 2, 5, 7])  # when items 2 to 5 were made; ids 0 and 1 are no items
 

@@ -24,8 +24,9 @@ from shortlist.models.learned import Learned, restore
 from shortlist.models.runtimes import Eager
 from shortlist.schema import Catalogue, Profiles, Schema
 from shortlist.training.calibrate import Isotonic, isotonic
-from shortlist.training.learn import RankerData, corners, ranker, retriever
 from shortlist.training.plan import plan_of
+from shortlist.training.rankers import RankerData, corners, ranker
+from shortlist.training.retrievers import retriever
 
 DAY = 86_400_000
 START = 1_700_000_000_000

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shortlist.batch import Batch, Columns
 from shortlist.dataset.ranking import Ranking
 from shortlist.errors import DataError
-from shortlist.training.learn import judged
+from shortlist.training.rankers import judged
 
 
 class Held:

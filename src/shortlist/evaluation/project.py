@@ -46,7 +46,7 @@ from shortlist.training.plan import Plan, plan_of
 
 if TYPE_CHECKING:  # they load torch
     from shortlist.dataset.logged import LoggedData
-    from shortlist.training.learn import RankerData
+    from shortlist.training.rankers import RankerData
 
 __all__ = [
     "Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "scene_of", "evaluate",
@@ -229,7 +229,7 @@ def _train_rankers(
     created_ms: int,
     progress: Progress | None,
 ) -> dict[str, Fitted]:
-    from shortlist.training.learn import ToRank, ranker  # loads torch
+    from shortlist.training.rankers import ToRank, ranker  # loads torch
 
     if data.schema.time_unit == "none":
         hint = "give schema.time, or leave [coarse] and [rank] out"
@@ -277,7 +277,7 @@ def ranker_data(
 ) -> "RankerData":
     """Requests at some moments of the later time, what the funnel recalls for them, and what happened from then on."""
     from shortlist.dataset.ranking import Outcomes  # loads torch
-    from shortlist.training.learn import RankerData
+    from shortlist.training.rankers import RankerData
 
     config, schema = data.project.config.ranking, data.schema
     position, count = place(later)

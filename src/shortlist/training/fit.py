@@ -72,7 +72,7 @@ def fit(
         if plan.solves:
             manifest = _solve(plan, interest, catalogue, schema, folder / plan.name, snapshot, created_ms, now)
         else:
-            from shortlist.training.learn import retriever  # loads torch
+            from shortlist.training.retrievers import retriever  # loads torch
 
             manifest = retriever(
                 plan, interest, catalogue, schema, folder / plan.name,
