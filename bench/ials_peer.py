@@ -2,11 +2,11 @@
 
     python -m bench.ials_peer --implicit /path/to/python-with-implicit [--dim 64 128] [--rounds 3] [--out result.json]
 
-Rounds alternate the three, each in a process of its own: ours, its exact solver (`cholesky`, equal work) and its
-default (`cg`, three steps of conjugate gradient a row: less work, not the minimum). An iteration is both half-steps;
-of a process its median counts, of the rounds the median of the ratios inside a round. Goal: at most 1.1 of its time.
-`largest_difference` is of the users' vectors of one exact half-step, over the largest of them. Logs are those of
-`bench.itemcf`.
+Rounds alternate the four, each in a process of its own: ours, exact and by three steps of conjugate gradients a row
+(`ours, cg`), its exact solver (`cholesky`) and its default (`cg`, three steps too). An iteration is both half-steps;
+of a process its median counts, of the rounds the median of the ratios inside a round, of like to like: exact to
+exact, steps to steps. Goal: at most 1.1 of its time. `largest_difference` is of the users' vectors of one exact
+half-step, over the largest of them. Logs are those of `bench.itemcf`.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from bench.itemcf import ROOT, child, logs
 from bench.report import origin, table, write
 from shortlist.dataset.interactions import Interactions
 
+LIKE = {"cholesky": "ours", "cg": "ours, cg"}  # its solver and ours that does the like
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -33,10 +34,11 @@ def compare(log: Interactions, implicit: str | None, dim: int, epochs: int, roun
         begin = np.random.default_rng(0).standard_normal((len(items), dim), dtype=np.float32)
         np.save(f"{folder}/start.npy", begin)
         size = [str(dim), str(epochs)]
-        commands = {"ours": [sys.executable, "-m", "bench.ials_ours", folder, *size, f"{folder}/ours.npy"]}
+        own = [sys.executable, "-m", "bench.ials_ours", folder, *size]
+        commands = {"ours": [*own, "exact", f"{folder}/ours.npy"], "ours, cg": [*own, "cg", f"{folder}/ours.npy"]}
         if implicit:
             script = str(ROOT / "bench" / "ials_implicit.py")
-            for solver in ("cholesky", "cg"):
+            for solver in LIKE:
                 commands[solver] = [implicit, script, folder, *size, solver, f"{folder}/{solver}.npy"]
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
         for n in range(rounds):
@@ -47,8 +49,8 @@ def compare(log: Interactions, implicit: str | None, dim: int, epochs: int, roun
         if implicit:
             ours, theirs = np.load(f"{folder}/ours.npy"), np.load(f"{folder}/cholesky.npy")
             result["largest_difference"] = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    for name in runs:
-        pairs = list(zip(runs["ours"], runs[name], strict=True))
+    for name, own_name in LIKE.items() if implicit else ():
+        pairs = list(zip(runs[own_name], runs[name], strict=True))
         result[f"{name}_ratio"] = float(np.median([np.median(a["cpu"]) / np.median(b["cpu"]) for a, b in pairs]))
     return result
 
@@ -80,7 +82,7 @@ def main() -> None:
                 line["clock s"] = float(np.median([np.median(run["clock"]) for run in runs]))
                 line["peak MB"] = float(np.median([run["peak_mb"] for run in runs]))
                 line["load"] = float(np.median([run["load"] for run in runs]))
-                lines.append({**line, "ours / it": found[f"{who}_ratio"]})
+                lines.append({**line, "ours / it": found.get(f"{who}_ratio", float("nan"))})
             print(name, dim, {key: value for key, value in found.items() if key != "runs"}, file=sys.stderr, flush=True)
     print(table(lines))
     write(args.out, result)

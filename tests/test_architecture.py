@@ -110,7 +110,7 @@ def test_nothing_unpickles_or_runs_text(file: Path) -> None:
 # ONNX with the last two
 PLUGINS = {"uvloop", "httptools", "pyarrow", "onnx", "onnxscript"}
 # engines that a room will use when it has an occupant for them; the names of their extras are settled already
-NAMED = {"sharded", "gbdt", "text", "track", "tune", "docs"}
+NAMED = {"sharded", "text", "track", "tune", "docs"}
 # extras that need not be installed here: the module and its package
 APART = {"annoy": "annoy", "pyspark": "pyspark", "scann": "scann", "sklearn": "scikit-learn"}
 

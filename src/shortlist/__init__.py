@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from shortlist.evaluation.project import evaluate, open_data, publish, train
     from shortlist.events.workspace import import_log
     from shortlist.feedback.live import open_engine
+    from shortlist.funnel.scoring import open_scoring
 
-__all__ = ["load", "import_log", "open_data", "train", "evaluate", "publish", "open_engine", "now"]
+__all__ = ["load", "import_log", "open_data", "train", "evaluate", "publish", "open_engine", "open_scoring", "now"]
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -24,6 +25,7 @@ _WHERE = {
     "evaluate": "evaluation.project",
     "publish": "evaluation.project",
     "open_engine": "feedback.live",
+    "open_scoring": "funnel.scoring",
 }
 
 

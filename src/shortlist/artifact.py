@@ -1,8 +1,8 @@
 """A trained thing on disk, and releases of them: manifest + arrays + tables, checksummed, no pickle, no code.
 
-An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC, graphs as `.onnx`. A release is a
-folder `<releases>/<id>/` that is an artifact itself (keys, profiles, tables, the document) and holds one artifact
-per part under `artifacts/`; `current` is a symlink to the one that is live. Everything is written beside
+An artifact is a folder: `manifest.json`, arrays as `.npy`, frames as Arrow IPC, graphs as `.onnx`, texts as `.txt`. A
+release is a folder `<releases>/<id>/` that is an artifact itself (keys, profiles, tables, the document) and holds one
+artifact per part under `artifacts/`; `current` is a symlink to the one that is live. Everything is written beside
 its place, synced, and renamed into it, so that a reader sees a whole one or none.
 """
 
@@ -254,6 +254,14 @@ class Artifact:
         except OSError as error:
             raise _refuse(f"cannot be read: {error.strerror}", path, "check permissions and the disk") from None
 
+    def text(self, name: str) -> str:
+        """One text as it was saved."""
+        path = self._path(name, "txt")
+        try:
+            return path.read_bytes().decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise _refuse(f"not a text: {error}", path) from None
+
     def form(self) -> Form:
         """The form it was saved with. Raises ArtifactError when it has none."""
         if self.manifest.form is None:
@@ -316,6 +324,7 @@ def save(
     form: Form | Built | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
+    texts: Mapping[str, str] | None = None,
     config: Any = None,
     reads: Sequence[str] = (),
     fingerprint: str = "",
@@ -330,7 +339,7 @@ def save(
     it is given, of formats that others read (an index). Raises ArtifactError.
     """
     parts: dict[str, Any] = {"kind": kind, "name": name, "form": form, "arrays": arrays, "tables": tables}
-    parts["files"] = files
+    parts |= {"files": files, "texts": texts}
     parts |= {"config": config, "reads": reads, "fingerprint": fingerprint, "snapshot": snapshot, "metrics": metrics}
     return _replace(Path(folder), lambda scratch: _write(scratch, created_ms=created_ms, **parts))
 
@@ -447,6 +456,7 @@ def _write(
     form: Form | Built | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
+    texts: Mapping[str, str] | None = None,
     config: Any = None,
     reads: Sequence[str] = (),
     fingerprint: str = "",
@@ -484,6 +494,9 @@ def _write(
         _write_array(folder / _file(label, "npy"), np.asarray(array))
     for label, frame in {**(tables or {}), **form_tables}.items():
         _write_table(folder / _file(label, "arrow"), frame)
+    for label, text in (texts or {}).items():
+        (folder / _file(label, "txt")).write_bytes(text.encode())
+        _sync(folder / _file(label, "txt"))
     if files is not None:
         _further(folder, files)
     return _seal_files(folder, table)

@@ -6,14 +6,17 @@ T tasks. What belongs to a request is held once per request; `request_of` [B] sa
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Batch", "Columns", "Group", "Layout", "Side"]
+from shortlist.config import Count, Positive, frozen
+
+__all__ = ["Batch", "Columns", "Group", "Layout", "Side", "Tables"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,41 @@ class Side:
     vecs: Mapping[str, int] = field(default_factory=dict)
 
 
+@frozen
+class Tables:
+    """How embedding tables are kept (docs/decisions/tables.md); `models/blocks/embed.py` obeys it.
+
+    A table of more than `sparse_above` numbers has a sparse gradient: update rules touch the rows of a batch alone. A
+    vocabulary of more than `hash_above` values has that many rows, and an id is the sum of `hashes` of them. `widths`
+    of tables: equal to the model's; by `root`, 6 n^power for n values; `mixed`, dim (n_least / n)^power, so that the
+    largest vocabularies are the narrowest; both to the nearest power of two, at least `least`. An id that training has
+    met fewer than `admit` times reads the row of the unknown. `serve` int8 keeps a released table as bytes with a scale
+    a row.
+    """
+
+    sparse_above: Annotated[int, Ge(0)] = 1_000_000
+    hash_above: Count | None = None
+    hashes: Count = 2
+    widths: Literal["equal", "root", "mixed"] = "equal"
+    power: Positive | None = None  # None: 0.25 by root, 0.3 mixed
+    least: Count = 4
+    admit: Count = 1
+    serve: Literal["float32", "int8"] = "float32"
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a model is built for: the columns of requests and of rows, how many ids each vocabulary has (the two
-    reserved ones included), and the tasks in the order of labels. Columns of one vocabulary share its embeddings.
+    reserved ones included), and the tasks in the order of labels. Columns of one vocabulary share its embeddings,
+    which are kept as `tables` says; `packed` when they are already bytes, for serving.
     """
 
     request: Side
     row: Side
     vocabularies: Mapping[str, int]
     tasks: tuple[str, ...] = ()
+    tables: Tables = field(default_factory=Tables)
+    packed: bool = False
 
 
 @dataclass(frozen=True)

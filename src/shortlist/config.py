@@ -36,7 +36,8 @@ __all__ = [
     "frozen", "build", "plain", "nearest", "find", "catalogue", "own_keys",
     "Positive", "NonNegative", "Count", "Share", "Fraction",
     "Project", "ProjectConfig", "DataConfig", "SplitConfig", "ChannelConfig", "IndexConfig", "RankerConfig",
-    "RankingConfig", "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "ServeConfig", "load", "parse",
+    "RankingConfig", "StageConfig", "SceneConfig", "Arm", "ExperimentConfig", "TuneConfig", "ServeConfig", "load",
+    "parse",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -272,7 +273,8 @@ class IndexConfig:
 class ChannelConfig:
     """One recall channel: the model it is built with (`use`) and its share of the merged candidates.
 
-    A model with gradients is trained as `train` (`training/loop.py`) and `loss` (`training/objectives/softmax.py`) say.
+    A model with gradients is trained as `train` (`training/loop.py`) and `loss` (`training/objectives/softmax.py`) say,
+    its embeddings are kept as `tables` (`batch.py`) says.
     """
 
     name: str
@@ -280,6 +282,7 @@ class ChannelConfig:
     quota: Count = 100
     train: dict[str, Any] = dataclasses.field(default_factory=dict)
     loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tables: dict[str, Any] = dataclasses.field(default_factory=dict)
     index: IndexConfig = IndexConfig()
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -288,8 +291,8 @@ class ChannelConfig:
 class RankerConfig:
     """A coarse ranker or a ranker: the model (`use`), how its tasks become one score (`fuse`), how many go on (`keep`).
 
-    `fuse` is an expression over the tasks' probabilities and `merge`, the score of the merged channels; empty means the
-    only task.
+    `fuse` is an expression over the tasks' probabilities, `merge`, the score of the merged channels, and dense fields
+    of items (`item.price`); empty means the only task.
     """
 
     use: str
@@ -297,6 +300,7 @@ class RankerConfig:
     keep: Count | None = None
     train: dict[str, Any] = dataclasses.field(default_factory=dict)
     loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tables: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -356,7 +360,10 @@ class StageConfig:
 
 @frozen
 class SceneConfig:
-    """One funnel of a release. What is None is taken from the project's own table of that name."""
+    """One funnel of a release. What is None is taken from the project's own table of that name.
+
+    `fuse` is that of its last scoring stage, where it is not the stage's own: experiments compare scenes.
+    """
 
     page: Count = 10
     budget: Count = 1000
@@ -366,6 +373,7 @@ class SceneConfig:
     filters: tuple[StageConfig, ...] | None = None
     boosts: tuple[StageConfig, ...] | None = None
     rerank: StageConfig | None = None
+    fuse: str = ""
 
 
 @frozen
@@ -387,6 +395,17 @@ class ExperimentConfig:
     arms: dict[str, Arm]
     unit: Literal["user", "request"] = "user"
     salt: str = ""
+
+
+@frozen
+class TuneConfig:
+    """What `shortlist tune model` tries: `space.rank`, `space.coarse` or `space.<channel>` say what is varied and how
+    far, by key (`dim`, `"train.lr"`): a list of values, or `{ low = ..., high = ..., log = true }`. Without a word the
+    model's own options and `train.lr` are varied, as far as their types and values say.
+    """
+
+    trials: Count = 20
+    space: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @frozen
@@ -434,6 +453,7 @@ class ProjectConfig:
     rerank: StageConfig = StageConfig("top")
     scene: dict[str, SceneConfig] = dataclasses.field(default_factory=lambda: {"home": SceneConfig()})
     experiment: tuple[ExperimentConfig, ...] = ()
+    tune: TuneConfig = TuneConfig()
     serve: ServeConfig = ServeConfig()
     seed: int = 0
 

@@ -1,6 +1,8 @@
 """Every error a user can cause. Each says what is wrong, where, and what to do next."""
 
-__all__ = ["ShortlistError", "ConfigError", "DataError", "ArtifactError", "RequestError", "CapacityError"]
+__all__ = [
+    "ShortlistError", "ConfigError", "DataError", "ArtifactError", "RequestError", "CapacityError", "ProcessError",
+]  # fmt: skip
 
 
 class ShortlistError(Exception):
@@ -50,3 +52,9 @@ class CapacityError(ShortlistError):
     """The work would not fit the memory it may use; nothing was allocated."""
 
     code = "capacity"
+
+
+class ProcessError(ShortlistError):
+    """Processes that work together lost one of them."""
+
+    code = "process"

@@ -1,11 +1,12 @@
 """A small typed grammar over columns: `value >= 4 and category in ["drama", "war"]`.
 
 Parsed by Python's own parser into a whitelisted tree and evaluated on arrays; nothing is ever executed.
-Names are columns (dots allowed); numbers, text, true/false, lists; + - * /, comparisons, in, and, or, not.
+Names are columns (dots allowed); numbers, text, true/false, lists; + - * / **, comparisons, in, and, or, not; `exp(x)`,
+`log(x)`, `log1p(x)`, `coalesce(x, y)` (y where x is missing) and, over what requests have side by side, `rank(x)`.
 """
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,9 +33,14 @@ _MIRROR = {
     ast.Gt: ast.Lt,
     ast.GtE: ast.LtE,
 }
-_ARITHMETIC = {ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide,
+    ast.Pow: lambda base, power: np.power(base, np.asarray(power, dtype=np.float64)),  # whole numbers would wrap round
+}  # fmt: skip
+_FUNCTIONS = {"exp": np.exp, "log": np.log, "log1p": np.log1p}  # of one number
+_ARITY = {**dict.fromkeys(_FUNCTIONS, 1), "rank": 1, "coalesce": 2}
 _WORDS = {"true": True, "false": False}
-_GRAMMAR = "use columns, values, + - * /, <, in, and, or, not"
+_GRAMMAR = "use columns, values, + - * / **, <, in, and, or, not, exp, log, log1p, coalesce, in fuse rank"
 _NUMERIC = "biuf"
 _NONE = np.array(None, dtype=object)
 
@@ -49,32 +55,47 @@ class Expression:
     where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, text: str, where: str = "") -> "Expression":
-        """Raises ConfigError with the offending part when the text is not in the grammar."""
+    def parse(cls, text: str, where: str = "", *, ranks: bool = False) -> "Expression":
+        """`ranks`: its rows are candidates of requests, which `rank` compares. Raises ConfigError with the offending
+        part when the text is not in the grammar."""
         written, where = where, where or "expression"
         if len(text) > MAX_LENGTH:
             raise ConfigError(f"longer than {MAX_LENGTH} characters", where=where, hint="shorten it")
         try:
             tree = ast.parse(text.strip(), mode="eval").body
             names = frozenset(_check(tree, text, where, 0))
+            ranked = next((part for part in ast.walk(tree) if _called(part) == "rank"), None)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             hint = "write e.g. value >= 4 and category in ['a', 'b']"
             raise ConfigError(f"cannot read {text!r}", where=where, hint=hint) from None
+        if ranked is not None and not ranks:
+            part = ast.get_source_segment(text.strip(), ranked)
+            hint = "only fuse has candidates to rank"
+            raise ConfigError(f"{part!r} is not allowed here", where=where, hint=hint)
         return cls(text, tree, names, written)
 
-    def __call__(self, columns: Mapping[str, NDArray[Any]], length: int | None = None) -> NDArray[Any]:
+    def __call__(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        length: int | None = None,
+        offsets: NDArray[np.int64] | None = None,
+    ) -> NDArray[Any]:
         """Evaluate on columns of equal length [N]; `length` is needed only where there is no column at all.
 
         A missing value (None, NaN) fits nothing: `==`, `<`, `in` are false, `!=`, `not in` true, and
         arithmetic with it is NaN. A list column (object array of lists) fits where any of its values does.
-        Raises ConfigError for an unknown column or for types that do not compare.
+        `rank` compares the rows `offsets[r]:offsets[r+1]` of each request, all rows without: 1 is the largest value,
+        equal ones share the mean of their places. Raises ConfigError for an unknown column or for types that do not
+        compare.
         """
         self.check(columns)
         if length is None:
             length = next((len(column) for column in columns.values()), 0)
+        if offsets is None:
+            offsets = np.array([0, length], dtype=np.int64)
         try:
             with np.errstate(all="ignore"):
-                value = _value(self.tree, columns)
+                value = _value(self.tree, columns, offsets)
         except (TypeError, np.exceptions.DTypePromotionError):
             hint = "compare text with text, numbers with numbers"
             raise ConfigError("these types do not compare", where=self.where or self.text, hint=hint) from None
@@ -106,6 +127,14 @@ def _name(node: ast.expr) -> str | None:
     return None
 
 
+def _called(node: ast.AST) -> str | None:
+    """The function that is called here with as many plain arguments as it takes."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
+        return node.func.id if plain and _ARITY.get(node.func.id) == len(node.args) else None
+    return None
+
+
 def _check(node: ast.expr, text: str, where: str, depth: int) -> list[str]:
     """Names of the columns below a node. Raises ConfigError for anything outside the grammar."""
     if depth > _MAX_DEPTH:
@@ -125,6 +154,8 @@ def _check(node: ast.expr, text: str, where: str, depth: int) -> list[str]:
             parts = [operand]
         case ast.BinOp(left=left, right=right, op=sign) if type(sign) in _ARITHMETIC:
             parts = [left, right]
+        case ast.Call(args=parts) if _called(node) is not None:
+            pass
         case ast.Compare(left=left, ops=ops, comparators=rest):
             parts = [left]
             for op, right in zip(ops, rest, strict=True):
@@ -155,7 +186,7 @@ def _refuse(node: ast.expr, text: str, where: str) -> ConfigError:
     return ConfigError(f"{part!r} is not allowed here", where=where, hint=_GRAMMAR)
 
 
-def _value(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> Any:
+def _value(node: ast.expr, columns: Mapping[str, NDArray[Any]], offsets: NDArray[np.int64]) -> Any:
     """A constant, or an array [N]. Raises TypeError where types do not fit."""
     name = _name(node)
     if name is not None:
@@ -165,33 +196,53 @@ def _value(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> Any:
             return value
         case ast.BoolOp(op=both, values=parts):
             combine = np.logical_and if isinstance(both, ast.And) else np.logical_or
-            truth = _truth(_value(parts[0], columns))
+            truth = _truth(_value(parts[0], columns, offsets))
             for part in parts[1:]:
-                truth = combine(truth, _truth(_value(part, columns)))
+                truth = combine(truth, _truth(_value(part, columns, offsets)))
             return truth
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return np.logical_not(_truth(_value(operand, columns)))
+            return np.logical_not(_truth(_value(operand, columns, offsets)))
         case ast.UnaryOp(operand=operand):
-            return np.negative(_number(_value(operand, columns)))
+            return np.negative(_number(_value(operand, columns, offsets)))
         case ast.BinOp(left=left, op=op, right=right):
-            return _ARITHMETIC[type(op)](_number(_value(left, columns)), _number(_value(right, columns)))
+            low, high = (_number(_value(part, columns, offsets)) for part in (left, right))
+            return _ARITHMETIC[type(op)](low, high)
+        case ast.Call(func=ast.Name(id=name), args=parts):
+            given = [_number(_value(part, columns, offsets)).astype(np.float64) for part in parts]
+            if name == "rank":
+                return _rank(np.broadcast_to(given[0], (int(offsets[-1]),)), offsets)
+            if name == "coalesce":
+                return np.where(np.isnan(given[0]), given[1], given[0])
+            return _FUNCTIONS[name](given[0])
         case ast.Compare(
             left=left, ops=[ast.In() | ast.NotIn() as within], comparators=[ast.List() | ast.Tuple() as among]
         ):
-            low = _value(left, columns)
+            low = _value(left, columns, offsets)
             hit: Any = np.zeros(np.shape(low), dtype=bool)
             for part in among.elts:
-                hit = hit | _compare(ast.Eq, low, _value(part, columns))
+                hit = hit | _compare(ast.Eq, low, _value(part, columns, offsets))
             return hit if isinstance(within, ast.In) else ~hit
         case ast.Compare(left=left, ops=ops, comparators=rest):
             holds: Any = True
-            low = _value(left, columns)
+            low = _value(left, columns, offsets)
             for step, right in zip(ops, rest, strict=True):
-                high = _value(right, columns)
+                high = _value(right, columns, offsets)
                 holds = np.logical_and(holds, _compare(type(step), low, high))
                 low = high
             return holds
     raise AssertionError(f"unchecked node {node!r}")
+
+
+def _rank(x: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Places [N] by falling value within each request, from 1; equal values share the mean of theirs, NaN has none."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((-x, owners))  # NaN comes last
+    value, owner = x[order], owners[order]
+    starts = np.flatnonzero(np.r_[True, (value[1:] != value[:-1]) | (owner[1:] != owner[:-1])]) if len(x) else order
+    sizes = np.diff(starts, append=len(x))
+    places = np.empty(len(x))
+    places[order] = np.repeat(starts - offsets[:-1][owner[starts]] + (sizes + 1) / 2, sizes)
+    return np.where(np.isnan(x), np.nan, places)
 
 
 def _number(value: Any) -> Any:

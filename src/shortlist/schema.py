@@ -73,10 +73,16 @@ class Sample:
 
 @frozen
 class Task:
-    """A label derived from actions. `on` says which rows carry it: an action's name, or a sampling rule (`Sample`)."""
+    """A label derived from actions. `on` says which rows carry it: those where an action happened, those that are
+    positive for another task, or, with a sampling rule (`Sample`), all of them and negatives that are drawn."""
 
     positive: str
     on: str | dict[str, Any] = "impression"
+
+    def actions(self, names: Sequence[str]) -> list[str]:
+        """Which actions it reads."""
+        read = {name.removesuffix(".value") for name in Expression.parse(self.positive).names} | {str(self.on)}
+        return [name for name in names if name in read]
 
 
 @frozen
@@ -142,15 +148,30 @@ class Schema:
             what = "propensity is a column of its own: models must not read it"
             raise ConfigError(what, where=f"{where}.context.propensity", hint="take it out of context")
         self._check_vocabularies(where)
+        self._check_tasks(where)
+
+    def _check_tasks(self, where: str) -> None:
         for name, task in self.tasks.items():
             known = ["value", "time_ms", *self.actions, *(f"{action}.value" for action in self.actions)]
             Expression.parse(task.positive, f"{where}.tasks.{name}.positive").check(known)
             at = f"{where}.tasks.{name}.on"
             if not isinstance(task.on, str):
                 build(Sample, task.on, at)
-            elif task.on not in self.actions:
-                hint = nearest(task.on, list(self.actions))
+            elif task.on not in self.actions and task.on not in self.tasks:
+                hint = nearest(task.on, [*self.actions, *self.tasks])
                 raise ConfigError(f"no action is called {task.on!r}", where=at, hint=hint)
+        for name in self.tasks:
+            path = [name]
+            while (before := self.before(path[-1])) is not None:
+                if before in path:
+                    what = f"rests on itself: {' on '.join([*path, before])}"
+                    raise ConfigError(what, where=f"{where}.tasks.{name}.on", hint="name an action")
+                path.append(before)
+
+    def before(self, task: str) -> str | None:
+        """The task that must be positive for this one to have a label; None where an action says so, or nothing."""
+        on = self.tasks[task].on
+        return on if isinstance(on, str) and on not in self.actions else None
 
     def _check_vocabularies(self, where: str) -> None:
         """Fields that share a vocabulary say the same of it; ids and buckets are vocabularies of their own."""

@@ -108,6 +108,17 @@ def test_models_lists_every_part_with_its_first_line(capsys: pytest.CaptureFixtu
     assert len(table.splitlines()) == len(found)
 
 
+def test_models_tells_the_options_of_each_part_without_running_it(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = json.loads(run(capsys, "models", "--json")[1])
+    options = {(part["kind"], part["name"]): part["options"] for part in parts}
+    assert options["head", "shared_bottom"] == {"bottom": "(128, 128)", "towers": "(64, 32)", "dropout": "0.0"}
+    assert options["rank", "dnn"]["heads"] == "{}"
+    _, table, _ = run(capsys, "models", "--options")
+    lines = [line.strip() for line in table.splitlines()]
+    at = next(n for n, line in enumerate(lines) if line.startswith("head") and "shared_bottom" in line)
+    assert lines[at + 1 : at + 4] == ["bottom = (128, 128)", "towers = (64, 32)", "dropout = 0.0"]
+
+
 def test_progress_off_a_terminal_is_a_line_at_the_start_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("count") as step:
         step(1, 2, "sheep")

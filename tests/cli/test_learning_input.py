@@ -380,7 +380,9 @@ RANKERS, OTHER = "shortlist.models.rank", "an option of {owners}: take it away, 
         ),
         (
             f"{RANK}loss = {{ negatives = 'full' }}\n",
-            "unknown key 'negatives'", "rank (deepfm).loss", "known: listwise, regression, weights",
+            "unknown key 'negatives'", "rank (deepfm).loss",
+            "known: balance, balance_lr, class_weights, kept, length, listwise, percentile, regression, watch, "
+            "weights",
         ),
         (
             f"{TOWERS}loss = {{ known = 'bought' }}\n",

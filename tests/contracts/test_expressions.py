@@ -1,5 +1,6 @@
 """The grammar over columns: what it says, what it refuses, and that nothing else than ConfigError ever comes out."""
 
+from math import log
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,52 @@ def test_numbers() -> None:
     assert Expression.parse("value / 0")(COLUMNS).tolist() == [np.inf] * 4
 
 
+def test_powers_and_functions() -> None:
+    # 1, 4, 5, 3 to the power of 2, and of 1/2; a power of whole numbers is a fraction where it must be
+    assert Expression.parse("value ** 2")(COLUMNS).tolist() == [1, 16, 25, 9]
+    assert Expression.parse("(value * 4 - 3) ** 0.5")(COLUMNS).tolist() == pytest.approx([1, 13**0.5, 17**0.5, 3])
+    assert Expression.parse("2 ** -value")(COLUMNS).tolist() == [1 / 2, 1 / 16, 1 / 32, 1 / 8]
+    assert Expression.parse("-value ** 2")(COLUMNS).tolist() == [-1, -16, -25, -9]  # as in Python
+    assert Expression.parse("9 ** 9 ** 9")({}, 1).tolist() == [np.inf]
+    assert Expression.parse("exp(log1p(value)) - 1")(COLUMNS).tolist() == pytest.approx([1, 4, 5, 3])
+    assert Expression.parse("log(value * flag)")(COLUMNS).tolist() == pytest.approx([0, -np.inf, log(5), -np.inf])
+    assert Expression.parse("log(2)")({}, 2).tolist() == [log(2), log(2)]
+    assert Expression.parse("log(value) + log1p(price)").names == {"value", "price"}
+
+
+def test_a_value_in_place_of_a_missing_one() -> None:
+    assert Expression.parse("coalesce(price, 0)")(COLUMNS).tolist() == [9.5, 20, 0, 30]
+    assert Expression.parse("coalesce(item.year, value)")(COLUMNS).tolist() == [1990, 2001, 5, 2001]
+    assert Expression.parse("coalesce(flag, 7)")(COLUMNS).tolist() == [1, 0, 1, 0]
+
+
+RANKED = {"x": np.array([0.2, 0.9, 0.2, 0.5, 0.5, 0.1, 3.0]), "y": objects(1, None, 3, 2, 2, 2, 9)}
+
+
+def test_ranks_are_of_one_request_and_ties_share_their_mean() -> None:
+    rank = Expression.parse("rank(x)", ranks=True)
+    # of 0.2 0.9 0.2: the first two places are 0.9's and the mean of 2 and 3; then 0.5 0.5 0.1, and 3.0 alone
+    parts = np.array([0, 3, 6, 6, 7])  # the third request has no row
+    assert rank(RANKED, None, parts).tolist() == [2.5, 1, 2.5, 1.5, 1.5, 3, 1]
+    assert rank(RANKED).tolist() == [5.5, 2, 5.5, 3.5, 3.5, 7, 1]  # all rows side by side
+    assert rank({"x": np.zeros(0)}, None, np.array([0, 0])).tolist() == []
+    one = Expression.parse("1 / (rank(x) + 2 * rank(-x))", ranks=True)(RANKED, None, parts)
+    assert one.tolist() == pytest.approx([1 / 5.5, 1 / 7, 1 / 5.5, 1 / 6.5, 1 / 6.5, 1 / 5, 1 / 3])
+
+
+def test_what_is_missing_has_no_rank_and_a_constant_ties_with_itself() -> None:
+    parts = np.array([0, 3, 6, 6, 7])
+    found = Expression.parse("rank(y)", ranks=True)(RANKED, None, parts)
+    assert found.tolist() == pytest.approx([2, np.nan, 1, 2, 2, 2, 1], nan_ok=True)
+    assert Expression.parse("rank(1)", ranks=True)(RANKED, 7, parts).tolist() == [2, 2, 2, 2, 2, 2, 1]
+
+
+def test_ranks_need_candidates() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Expression.parse("1 + rank(value)", "split.positive")
+    assert str(caught.value) == ("split.positive: 'rank(value)' is not allowed here (only fuse has candidates to rank)")
+
+
 def test_names_and_lengths() -> None:
     assert Expression.parse("a.b > 1 and true or c in [1]").names == {"a.b", "c"}
     assert Expression.parse("true")({}, length=3).tolist() == [True, True, True]
@@ -104,7 +151,10 @@ def test_names_and_lengths() -> None:
         ("a if b else c", "a if b else c"),
         ("(a := 1)", "a := 1"),
         ("f'{a}'", "f'{a}'"),
-        ("a ** 2", "a ** 2"),
+        ("log(a, b)", "log(a, b)"),
+        ("log(x=a)", "log(x=a)"),
+        ("log(*a)", "log(*a)"),
+        ("a.log(b)", "a.log(b)"),
         ("a // 2", "a // 2"),
         ("a | b", "a | b"),
         ("~a", "~a"),
@@ -132,7 +182,9 @@ def test_everything_else_is_refused_by_its_part(text: str, part: str) -> None:
         assert caught.value.what == f"cannot read {text!r}"
     else:
         assert caught.value.what == f"{part!r} is not allowed here"
-        assert caught.value.hint == "use columns, values, + - * /, <, in, and, or, not"
+        assert caught.value.hint == (
+            "use columns, values, + - * / **, <, in, and, or, not, exp, log, log1p, coalesce, in fuse rank"
+        )
     assert caught.value.where == "filter"
 
 
@@ -207,7 +259,7 @@ PIECES = st.sampled_from([*WORDS.split(" "), *SIGNS.split(" "), "['a', 2]", "not
 
 def evaluates_or_refuses(text: str) -> None:
     try:
-        fine = len(Expression.parse(text)(COLUMNS)) == 4
+        fine = len(Expression.parse(text, ranks=True)(COLUMNS)) == 4
     except ConfigError as error:
         fine = bool(error.what and error.where and error.hint)
     assert fine
@@ -227,10 +279,13 @@ LEAVES = st.sampled_from([*COLUMNS, "1", "2.5", "'drama'", "true", "0"])
 TREES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "<", "==", "!=", "and", "or"]), inner).map(
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "**", "<", "==", "!=", "and", "or"]), inner).map(
             lambda t: f"({t[0]} {t[1]} {t[2]})"
         ),
         inner.map(lambda t: f"(not {t})"),
+        inner.map(lambda t: f"log1p({t})"),
+        inner.map(lambda t: f"rank({t})"),
+        st.tuples(inner, inner).map(lambda t: f"coalesce({t[0]}, {t[1]})"),
         inner.map(lambda t: f"({t} in [1, 2])"),
         inner.map(lambda t: f"({t} in ['a'])"),
     ),

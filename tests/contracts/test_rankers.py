@@ -1,4 +1,5 @@
-"""Every file of models/coarse/ and models/rank/, found by itself, keeps what any trained ranker must."""
+"""Every file of models/coarse/ and models/rank/ with gradients, found by itself, keeps what any trained ranker must;
+so does every head of models/multitask/, on one ranker and on all of them."""
 
 import importlib
 from collections.abc import Iterator
@@ -17,9 +18,29 @@ from shortlist.batch import Batch, Columns, Group
 from shortlist.config import build, catalogue, plain
 from shortlist.errors import ConfigError
 
-COARSE, RANK = "shortlist.models.coarse", "shortlist.models.rank"
-PLACES = {name: package for package in (COARSE, RANK) for name in catalogue(package)}
-NAMES = list(PLACES)
+COARSE, RANK, MULTITASK = "shortlist.models.coarse", "shortlist.models.rank", "shortlist.models.multitask"
+VARIANTS: dict[str, dict[str, Any]] = {  # of a head, beside its defaults
+    "mmoe, one gate": {"use": "mmoe", "shared_gate": True},
+    "mmoe, lstm": {"use": "mmoe", "expert": "lstm"},
+}
+
+
+def kind(name: str, package: str = "") -> Any:
+    name = name.partition(" + ")[0]
+    module = importlib.import_module(f"{package or PLACES[name]}.{name}")
+    assert len(module.__all__) == 1, "a file exports one thing"
+    return getattr(module, module.__all__[0])
+
+
+PLACES = {
+    name: package
+    for package in (COARSE, RANK)
+    for name in catalogue(package)
+    if issubclass(kind(name, package), nn.Module)
+}
+HEADS: dict[str, dict[str, Any]] = {name: {"use": name} for name in catalogue(MULTITASK)} | VARIANTS
+NAMES = [*PLACES, *(f"dnn + {head}" for head in HEADS)]
+TABLE = "embed.table.weight"  # what a table of vectors is called, in a ranker or in its head
 every = pytest.mark.parametrize("name", NAMES)
 some = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -32,29 +53,32 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def kind(name: str) -> Any:
-    module = importlib.import_module(f"{PLACES[name]}.{name}")
-    assert len(module.__all__) == 1, "a file exports one thing"
-    return getattr(module, module.__all__[0])
-
-
 def tiny(config: Any) -> Any:
     """The smallest model of the kind: widths of 2, layers of 3."""
     small: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name == "dim":
+        if field.name in ("dim", "state"):
             small[field.name] = 2
+        elif field.name == "heads" and value:
+            use, options = value["use"], {key: option for key, option in value.items() if key != "use"}
+            head = build(kind(use, MULTITASK).Config, options, use)
+            small["heads"] = {"use": use, **plain(tiny(head))}
         elif isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
             small[field.name] = (3,) * min(2, len(value))
     return replace(config, **small)
 
 
+def config_of(name: str) -> Any:
+    """The defaults, with the head that the name has behind a +."""
+    config, head = kind(name).Config(), name.partition(" + ")[2]
+    return replace(config, heads=HEADS[head]) if head else config
+
+
 def made(name: str, layout: str = "full", *, small: bool = False, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    model = kind(name)
-    config = model.Config()
-    built = model(tiny(config) if small else config, LAYOUTS[layout])
+    config = config_of(name)
+    built = kind(name)(tiny(config) if small else config, LAYOUTS[layout])
     assert isinstance(built, nn.Module)
     return built
 
@@ -88,6 +112,16 @@ def scores(model: nn.Module, rows: Batch) -> Tensor:
         return torch.stack(list(model(rows).values()), dim=1)
 
 
+def soiled(columns: Columns) -> Columns:
+    """Two more steps of padding, and rubbish in all of it."""
+    groups = {}
+    for place, group in columns.groups.items():
+        wide = {key: nn.functional.pad(channel, (0, 2)) for key, channel in group.channels.items()}
+        mask = Group(group.length, wide).mask
+        groups[place] = Group(group.length, {key: torch.where(mask, value, 2) for key, value in wide.items()})
+    return replace(columns, groups=groups)
+
+
 @every
 def test_it_has_a_documented_frozen_config(name: str) -> None:
     model = kind(name)
@@ -109,7 +143,7 @@ def test_a_logit_per_task_and_row(name: str) -> None:
 def test_without_a_task_it_says_so(name: str) -> None:
     model = kind(name)
     with pytest.raises(ConfigError) as error:
-        model(model.Config(), replace(FULL, tasks=()))
+        model(config_of(name), replace(FULL, tasks=()))
     hint = 'add tasks.click = { on = "impression", positive = "click" }'
     assert str(error.value) == f"schema.tasks: a ranker needs a task ({hint})"
 
@@ -133,9 +167,9 @@ def test_it_overfits_64_rows(name: str, layout: str) -> None:
         if now < 0.04 * start:
             break
     assert now < 0.05 * start
-    table = model.get_submodule("embed.table").weight
-    assert isinstance(table, Tensor)
-    assert not table[0].any(), "padding stays zero"
+    tables = [table for place, table in model.named_parameters() if place.endswith(TABLE)]
+    assert tables
+    assert not any(table[0].any() for table in tables), "padding stays zero"
 
 
 @every
@@ -195,12 +229,13 @@ def test_gradients_agree_with_differences(name: str, layout: str) -> None:
     values = [
         torch.randn(parameter.shape, generator=noise, dtype=torch.float64) * 0.7 for parameter in model.parameters()
     ]
-    values = [value[1:] if place == "embed.table.weight" else value for place, value in zip(names, values, strict=True)]
+    values = [value[1:] if place.endswith(TABLE) else value for place, value in zip(names, values, strict=True)]
 
     def logits(*given: Tensor) -> Tensor:
         whole = dict(zip(names, given, strict=True))
-        table = whole["embed.table.weight"]
-        whole["embed.table.weight"] = torch.cat([table.new_zeros(1, table.shape[1]), table])
+        for place, table in whole.items():
+            if place.endswith(TABLE):
+                whole[place] = torch.cat([table.new_zeros(1, table.shape[1]), table])
         return torch.stack(list(functional_call(model, whole, (rows,)).values()))
 
     assert torch.autograd.gradcheck(logits, tuple(value.requires_grad_() for value in values))
@@ -210,15 +245,6 @@ def test_gradients_agree_with_differences(name: str, layout: str) -> None:
 def test_nothing_behind_a_length_is_read(name: str) -> None:
     """Two more steps of padding, and rubbish in all of it, change nothing."""
     model, rows = made(name), batch(FULL, 7, 30)
-
-    def soiled(columns: Columns) -> Columns:
-        groups = {}
-        for place, group in columns.groups.items():
-            wide = {key: nn.functional.pad(channel, (0, 2)) for key, channel in group.channels.items()}
-            mask = Group(group.length, wide).mask
-            groups[place] = Group(group.length, {key: torch.where(mask, value, 2) for key, value in wide.items()})
-        return replace(columns, groups=groups)
-
     dirty = replace(rows, request=soiled(rows.request), row=soiled(rows.row))
     torch.testing.assert_close(scores(model, dirty), scores(model, rows), atol=1e-6, rtol=0)
 
@@ -275,5 +301,46 @@ def test_the_parts_of_a_coarse_ranker_make_its_whole(name: str) -> None:
         assert torch.equal(whole[task], parts[task])
 
 
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", PLACES)
+def test_every_ranker_takes_every_head(name: str, head: str) -> None:
+    """A logit per task; all that is in it learns; rows do not see each other, and nothing behind a length is read."""
+    together = f"{name} + {head}"
+    model, rows = buildable(together, "full"), batch(FULL, 7, 30)
+    model.train()
+    loss(model(rows), rows).backward()
+    for place, parameter in model.named_parameters():
+        assert parameter.grad is not None, place
+        assert torch.isfinite(parameter.grad).all(), place
+        assert parameter.grad.any(), place
+    whole = scores(model, rows)
+    assert whole.shape == (30, len(TASKS))
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+    alone = torch.cat([scores(model, rows.rows(at, at + 1)) for at in range(30)])
+    torch.testing.assert_close(alone, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(model, replace(rows, request=soiled(rows.request))), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_head_that_is_not_there_is_named(name: str) -> None:
+    place = "coarse.heads" if PLACES[name] == COARSE else "rank.heads"
+    for heads, message in (
+        ({"use": "mmeo"}, f"{place}.use: nothing is called 'mmeo' (did you mean mmoe?)"),
+        ({"use": "mmoe", "expert": "gru"}, f"{place}.expert: should be 'mlp' or 'lstm', got 'gru' (correct the value)"),
+        ({"use": "mmoe", "exprts": 3}, f"{place}: unknown key 'exprts' (did you mean experts?)"),
+        ({"experts": 3}, f'{place}.use: should name a head (write heads = {{ use = "mmoe" }})'),
+    ):
+        with pytest.raises(ConfigError) as error:
+            kind(name)(replace(kind(name).Config(), heads=heads), FULL)
+        assert str(error.value) == message
+
+
+def test_without_a_head_the_layer_has_the_names_it_always_had() -> None:
+    for name in ("deepfm", "din", "three_tower"):
+        names = [place for place in made(name).state_dict() if place.startswith("heads.")]
+        assert names == ["heads.linear.weight", "heads.linear.bias"]
+
+
 def test_all_roles_are_found() -> None:
-    assert {"three_tower", "deepfm", "din"} <= set(NAMES)
+    assert {"three_tower", "deepfm", "din", "dnn", "fm", "dcn", "dcn_v2"} <= set(NAMES)
+    assert {"shared_bottom", "mmoe"} <= set(HEADS)

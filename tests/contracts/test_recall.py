@@ -3,13 +3,14 @@
 import importlib
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from shortlist.candidates import Ragged
-from shortlist.config import ChannelConfig, catalogue, find, own_keys
+from shortlist.config import ChannelConfig, Count, build, catalogue, find, own_keys
+from shortlist.errors import ConfigError
 from shortlist.forms import Built
 from shortlist.funnel.pipeline import Source
 from shortlist.funnel.requests import make
@@ -77,6 +78,46 @@ def test_items_that_nobody_took_come_where_that_is_declared(name: str, world: To
     _, items, _ = source.recall(asked, 40, everything)
     assert len(items)
     assert bool((items % 3 == 0).any()) == kind.cold_items
+
+
+@pytest.mark.parametrize("name", declared())
+def test_none_asked_for_is_none_and_more_than_there_are_is_all_there_is(name: str, world: Toy) -> None:
+    log = world.interactions
+    _, source = channel(name, world, log)
+    users = log.user_keys[:5]
+    asked = make(users, np.full(5, world.now), 5, log.histories(users), world.schema(), world.catalogue)
+    assert [len(column) for column in source.recall(asked, 0, everything)] == [0, 0, 0]
+    owners, items, scores = source.recall(asked, 10**6, everything)
+    known = world.catalogue.items.keys
+    assert len(items)
+    assert np.isin(items, known).all()
+    assert np.isfinite(scores).all()
+    pairs = np.unique(np.stack([owners, items]), axis=1)
+    assert pairs.shape[1] == len(items) <= 5 * len(known)
+    few = source.recall(asked, len(known), everything)  # what is deeper than the catalogue is nothing
+    for one, other in zip(few, (owners, items, scores), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def counts() -> list[tuple[str, str]]:
+    """Options of recall models and of their sources that count something."""
+    found = []
+    for package in (PACKAGE, SOURCES):
+        for name in catalogue(package):
+            config = find(name, [package], name).Config  # type: ignore[attr-defined]
+            hints = get_type_hints(config, include_extras=True)
+            found += [(f"{package}.{name}", key) for key, hint in hints.items() if Count in (hint, *get_args(hint))]
+    return found
+
+
+@pytest.mark.parametrize(("place", "key"), counts())
+def test_a_count_of_none_is_refused(place: str, key: str) -> None:
+    """`keep = 0`, `k = 0`, `last = 0`: what would bring nothing is left out, not configured."""
+    package, _, name = place.rpartition(".")
+    config = find(name, [package], name).Config  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError) as caught:
+        build(config, {**({"of": "towers"} if "of" in own_keys(config) else {}), key: 0}, name)
+    assert (caught.value.where, caught.value.what) == (f"{name}.{key}", "should be greater than or equal to 1")
 
 
 def test_no_option_is_hidden_by_a_word_of_the_channel() -> None:

@@ -220,6 +220,14 @@ def test_fields_share_a_vocabulary_by_name() -> None:
             "schema.tasks.like.on: no action is called 'clck' (did you mean click?)",
         ),
         (
+            {"tasks": {"a": {"on": "b", "positive": "value"}, "b": {"on": "a", "positive": "value"}}},
+            "schema.tasks.a.on: rests on itself: a on b on a (name an action)",
+        ),
+        (
+            {"tasks": {"a": {"on": "b", "positive": "value"}, "b": {"on": "b", "positive": "value"}}},
+            "schema.tasks.a.on: rests on itself: a on b on b (name an action)",
+        ),
+        (
             {"tasks": {"like": {"on": "click", "positive": "value >"}}},
             "schema.tasks.like.positive: cannot read 'value >' (write e.g. value >= 4 and category in ['a', 'b'])",
         ),

@@ -86,9 +86,9 @@ def test_labels_of_a_log_with_impressions() -> None:
             (1, 9, NOW + 5, CLICK, np.nan),
             (1, 9, NOW + 6, WATCH, 30.0),
             (1, 9, NOW + 7, WATCH, 90.0),  # the last value counts
-            (1, 6, NOW + 8, CLICK, np.nan),  # clicked without an impression: no label for click
+            (1, 6, NOW + 8, CLICK, np.nan),  # clicked without an impression: no label at all
             (2, 3, NOW + 1, IMPRESSION, np.nan),
-            (1, 8, NOW + 99, LIKE, np.nan),
+            (1, 8, NOW + 99, LIKE, np.nan),  # nor where liked without a click
         ]
     )
     made = Outcomes.of(events, requests([1, 2, 3]), schema(SHOWN))
@@ -96,10 +96,58 @@ def test_labels_of_a_log_with_impressions() -> None:
     assert made.items.tolist() == [6, 8, 9, 3]
     # click, like, watch; 90 seconds are 1.5 minutes; 6 was never watched: no label
     assert made.labels.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 1.5], [0, 0, 0]]
-    assert made.valid.tolist() == [[False, True, False], [True, False, False], [True, True, True], [True, False, False]]
+    assert made.valid.tolist() == [[False] * 3, [False] * 3, [True] * 3, [True, False, False]]
+    assert made.contradictory == {"click without impression": 1, "like without click": 1}
     near = Outcomes.of(events, requests([1, 2, 3]), schema(SHOWN), window_ms=6)
     assert near.items.tolist() == [8, 9, 3]  # up to NOW + 5
     assert near.labels[1].tolist() == [1, 0, 0]
+    assert near.valid[0].tolist() == [True, False, False]  # nobody liked 8 by then
+    assert near.contradictory == {}
+
+
+def test_what_an_outcome_rests_on_may_lie_before_the_moment() -> None:
+    """Item 9 was shown before the request, item 8 never: both have no label, and one contradicts the funnel."""
+    events = log(
+        [
+            (1, 9, NOW - 5, IMPRESSION, np.nan), (1, 9, NOW + 1, CLICK, np.nan), (1, 8, NOW + 2, CLICK, np.nan),
+            (1, 7, NOW + 3, IMPRESSION, np.nan), (2, 8, NOW + 3, IMPRESSION, np.nan),
+        ]
+    )  # fmt: skip
+    made = Outcomes.of(events, requests([1, 2]), schema(SHOWN))
+    assert made.items.tolist() == [7, 8, 9, 8]
+    assert made.valid[:, 0].tolist() == [True, False, False, True]
+    assert not made.valid[:, 1:].any()
+    assert made.contradictory == {"click without impression": 1}
+    later = events.where(events.times >= NOW)
+    assert Outcomes.of(later, requests([1, 2]), schema(SHOWN)).contradictory == {"click without impression": 2}
+    assert Outcomes.of(later, requests([1, 2]), schema(SHOWN), log=events).contradictory == made.contradictory
+
+
+def test_a_task_may_rest_on_another_one() -> None:
+    """Kept long is of what was liked well, a rating of 4 and more, and that of what was shown."""
+    actions = {"impression": {"weight": 0}, "rate": {}, "keep": {}}
+    kind = Schema.parse(
+        {
+            "action": "what", "actions": actions, "items": {"category": "sparse"},
+            "tasks": {
+                "long": {"on": "well", "positive": "keep.value > 30"},
+                "well": {"on": "impression", "positive": "rate.value >= 4"},
+            },
+        }
+    )  # fmt: skip
+    rate, keep = 1, 2
+    events = log([
+        *((1, item, NOW, IMPRESSION, np.nan) for item in (1, 2, 3, 4)),
+        (1, 1, NOW + 1, rate, 5.0), (1, 1, NOW + 2, keep, 40.0),
+        (1, 2, NOW + 1, rate, 4.0), (1, 2, NOW + 2, keep, 20.0),
+        (1, 3, NOW + 1, rate, 2.0), (1, 3, NOW + 2, keep, 40.0),  # kept long what was not liked
+        (1, 4, NOW + 1, rate, 2.0), (1, 4, NOW + 2, keep, 20.0),
+        (1, 5, NOW + 1, rate, 5.0), (1, 5, NOW + 2, keep, 40.0),  # never shown
+    ])  # fmt: skip
+    made = Outcomes.of(events, requests([1]), kind)
+    assert made.labels.tolist() == [[1, 1], [0, 1], [0, 0], [0, 0], [0, 0]]
+    assert made.valid.tolist() == [[True, True], [True, True], [False, False], [False, True], [False, False]]
+    assert made.contradictory == {"long without well": 2, "well without impression": 1}
 
 
 def test_rows_of_impressions_are_all_there_is() -> None:

@@ -389,3 +389,87 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
     assert int(rows) == total
     # 1M rows of 40 four-byte ids are 153 MB; a window of 65,536 is 10 MB, and a few copies of it are in flight
     assert float(added) < 153 / 2, added
+
+
+# ------------------------------------------------------------------------------------- whole requests
+
+
+def asked(first: int, requests: int) -> Batch:
+    """Requests that hold their number, with 1, 2, 3, 4, 1, 2, ... rows that hold it too."""
+    counts = (np.arange(requests) + first) % 4 + 1
+    owner = np.repeat(np.arange(requests), counts)
+    request = Columns.of(requests, {"asked": np.arange(first, first + requests)})
+    row = Columns.of(len(owner), {"of": owner + first, "place": np.concatenate([np.arange(n) for n in counts])})
+    return Batch.of(request, row, owner)
+
+
+def unit_numbers(batch: Batch) -> list[int]:
+    """Requests of a batch, in the order of their rows."""
+    assert torch.equal(batch.request["asked"][batch.request_of], batch.row["of"])
+    seen = batch.row["of"].tolist()
+    return [number for n, number in enumerate(seen) if not n or seen[n - 1] != number]
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Requests 0..99 in four shards of 25, in groups of about 8 rows."""
+    folder = tmp_path_factory.mktemp("stream") / "requests"
+    blocks = (asked(first, 25) for first in range(0, 100, 25))
+    # 25 times 1 + 2 + 3 + 4 rows
+    assert write(folder, blocks, whole=True, group_rows=8, shard_bytes=1) == 250
+    return folder
+
+
+@settings(deadline=None, max_examples=40)
+@given(size=st.integers(1, 40), window=st.integers(1, 300), ranks=st.integers(1, 6), shuffle=st.booleans())
+def test_ranks_see_each_request_once_with_all_its_rows(
+    requests: Path, size: int, window: int, ranks: int, shuffle: bool
+) -> None:
+    readers = [Stream(requests, size, 0, shuffle, 0, window=window, rank=r, ranks=ranks) for r in range(ranks)]
+    seen = [[unit_numbers(batch) for batch in reader] for reader in readers]
+    found = [number for batches in seen for batch in batches for number in batch]
+    assert sorted(found) == list(range(100))  # each once: none is cut in two
+    assert {len(batches) for batches in seen} == {len(readers[0])}
+    assert all(1 <= len(batch) <= size + (ranks > 1) for batches in seen for batch in batches)
+    again = Stream(requests, size, 0, shuffle, 0, window=window)
+    assert sum(len(batch) for batch in again) == again.rows == 250  # with all rows
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=st.integers(1, 30), window=st.integers(1, 300), stop=st.integers(0, 60), ranks=st.integers(1, 3))
+def test_whole_requests_resumed_are_uninterrupted(
+    requests: Path, size: int, window: int, stop: int, ranks: int
+) -> None:
+    def fresh() -> Stream:
+        return Stream(requests, size, 7, window=window, rank=ranks - 1, ranks=ranks)
+
+    expected = [unit_numbers(batch) for batch in fresh()]
+    stop = min(stop, len(expected) - 1)
+    killed, seen = fresh(), list[list[int]]()
+    for batch in killed if stop else ():
+        seen.append(unit_numbers(batch))
+        if len(seen) == stop:
+            break
+    resumed = fresh()
+    resumed.load(json.loads(json.dumps(killed.state())))
+    assert seen + [unit_numbers(batch) for batch in resumed] == expected
+
+
+def test_requests_without_columns_are_whole_too(tmp_path: Path) -> None:
+    bare = [Batch.of(Columns.of(3), Columns.of(6, {"n": np.arange(6)}), np.array([0, 0, 1, 2, 2, 2]))]
+    write(tmp_path / "s", bare, whole=True, group_rows=2)
+    found = [(len(b.request), b.row["n"].tolist()) for b in Stream(tmp_path / "s", 2, 0, shuffle=False)]
+    assert found == [(2, [0, 1, 2]), (1, [3, 4, 5])]
+
+
+def test_whole_requests_lie_together(tmp_path: Path) -> None:
+    for owners in ([0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 2, 2]):
+        batch = Batch.of(Columns.of(max(owners) + 1), Columns.of(3, {"n": np.arange(3)}), np.array(owners))
+        if owners == [0, 0, 0]:
+            write(tmp_path / "s", [batch], whole=True)
+            continue
+        with pytest.raises(ValueError, match="rows of a request that is kept whole lie together"):
+            write(tmp_path / "t", [batch], whole=True)
+    with pytest.raises(DataError) as caught:
+        Stream(tmp_path / "s", 1, 0, ranks=2)
+    assert str(caught.value) == f"{tmp_path / 's'}: 1 requests for 2 ranks (give more data, or start fewer ranks)"

@@ -106,6 +106,25 @@ def test_scores_are_measured_against_what_is_relevant_where_no_task_says_the_sam
     assert found["coarse", "relevant"].metrics["gauc"] == pytest.approx(0.5)
     assert found["merge", "relevant"].metrics["gauc"] == pytest.approx((2 / 3 + 1) / 2)
     assert set(found["merge", "relevant"].metrics) == {"auc", "gauc"}
+    # of all 2 * 6 pairs, whosever: 0.6 wins 5 and ties 1, 0.5 wins 5: 10.5; by place in the merge, the second wins 4
+    # and ties 1, the first wins 5 and ties 1: 10
+    assert found["rank", "relevant"].metrics["auc"] == pytest.approx(10.5 / 12)
+    assert found["merge", "relevant"].metrics["auc"] == pytest.approx(10 / 12)
+    # RelaImpr: (10.5 / 12 - 1/2) / (10 / 12 - 1/2) - 1 = 4.5 / 4 - 1
+    assert found["rank", "relevant"].metrics["relaimpr"] == pytest.approx(0.125)
+
+
+def test_a_score_that_is_a_value_is_judged_by_its_order() -> None:
+    told: Labelled = Told(OFFSETS, LABELS, np.ones((2, 1), np.float32), np.ones((2, 1), bool))
+    tasks = {"click": Task("click", {"sample": "mixed"})}
+    one = funnel()
+    one.stages[1].scorer.values = frozenset({"click"})  # type: ignore[attr-defined]
+    staged = judge(one, requests(), OFFSETS, LABELS, tasks, told)
+    assert staged is not None
+    found = {j.score: j for j in staged.judged}
+    assert set(found["rank.click"].metrics) == {"auc", "gauc", "relaimpr"}
+    assert found["rank.click"].curve is None
+    assert found["coarse.click"].curve is not None
 
 
 def test_a_sampled_task_is_judged_on_all_candidates_as_a_probability() -> None:

@@ -92,8 +92,26 @@ def test_none_is_inf_where_it_is_not_the_default() -> None:
     assert made["recall"][0]["train"] == made["recall"][0]["loss"] == {}
 
 
+def test_the_head_of_a_ranker_is_checked_and_its_defaults_are_in_place() -> None:
+    made = shown(rank={"use": "dnn", "heads": {"use": "shared_bottom", "towers": [8]}})
+    assert made["rank"]["heads"] == {"use": "shared_bottom", "bottom": [128, 128], "towers": [8], "dropout": 0.0}
+    assert shown(rank={"use": "dnn"})["rank"]["heads"] == {}
+    for name, heads, message in (
+        ("rank", {"use": "mmoee"}, "rank (dnn).heads.use: nothing is called 'mmoee' (did you mean mmoe?)"),
+        ("rank", {"use": "mmoe", "gate": 0.1}, "rank (dnn).heads: unknown key 'gate' (did you mean state?)"),
+        ("coarse", {"use": "mmoe", "experts": 0}, "coarse (three_tower).heads.experts: should be at least 1, got 0 "
+         "(correct the value)"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            shown(**{name: {"use": "dnn" if name == "rank" else "three_tower", "heads": heads}})
+        assert str(caught.value) == message
+
+
 def test_defaults_of_a_ranker_and_of_its_training_are_in_place() -> None:
     made = shown(rank={"use": "din", "train": {"patience": 5}}, recall=[HOT, TOWERS])
     assert (made["rank"]["train"]["patience"], made["rank"]["train"]["batch_size"]) == (5, 32)
     assert (made["recall"][1]["train"]["patience"], made["recall"][1]["train"]["batch_size"]) == (0, 256)
-    assert made["rank"]["loss"] == {"weights": {}, "regression": [], "listwise": 0.0}
+    assert made["rank"]["loss"] == {
+        "weights": {}, "regression": [], "listwise": 0.0, "balance": "fixed", "balance_lr": 0.01, "watch": {},
+        "percentile": 99.0, "length": {}, "class_weights": {}, "kept": {},
+    }  # fmt: skip

@@ -77,6 +77,20 @@ def test_an_empty_delta_changes_nothing(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_none_asked_for_and_more_than_there_are() -> None:
+    empty = VectorIndex(Vectors(ints(), np.zeros((0, 2), dtype=np.float32)))
+    for index in (INDEX, empty):
+        nothing = Fresh(index, Delta.empty(index.fingerprint, 2))
+        for fresh in (nothing, Fresh(index, nothing.delta.put(ints(9), rows([3, 0])))):
+            keys, scores = fresh.search(rows([1, 0]), 0)
+            assert keys.shape == scores.shape == (1, 0)
+            keys, scores = fresh.search(rows([1, 0]), 10)
+            assert sorted(keys[0, : len(fresh)].tolist()) == fresh.keys.tolist()
+            assert keys[0, len(fresh) :].tolist() == [-1] * (10 - len(fresh))
+            assert np.isneginf(scores[0, len(fresh) :]).all()
+            assert [len(column) for column in fresh.top(ints(0), rows([1, 0]), 0)] == [0, 0, 0]
+
+
 def test_everything_gone_and_everything_fresh() -> None:
     queries = rows([1, 0])
     nothing = Fresh(INDEX, Delta.empty(INDEX.fingerprint, 2).drop(ints(1, 2, 3)))

@@ -183,10 +183,36 @@ def test_what_is_used_loses_auc_when_it_is_shuffled() -> None:
         return given["told"] + 0.01 * given["noise"]
 
     lost = permutation_importance(score, columns, y, np.random.default_rng(1))
-    assert lost["told"] == approx(0.5, abs=0.05)  # from 1 to chance
-    assert abs(lost["noise"]) < 0.01
-    assert lost["unread"] == 0.0
-    assert lost == permutation_importance(score, columns, y, np.random.default_rng(1))
+    assert len(lost["told"].auc) == 3
+    assert lost["told"].auc.mean() == approx(0.5, abs=0.05)  # from 1 to chance
+    assert abs(lost["noise"].auc).max() < 0.01
+    assert lost["unread"].auc.tolist() == [0.0, 0.0, 0.0]
+    again = permutation_importance(score, columns, y, np.random.default_rng(1))
+    assert all(lost[name].auc.tolist() == again[name].auc.tolist() for name in columns)
+    assert lost["told"].by_group.tolist() == approx([lost["told"].auc.mean()])  # all rows are one group
+    assert lost["told"].rows.tolist() == [400]
+
+
+def test_what_groups_lose_is_weighted_by_their_rows() -> None:
+    """Reversing is the only other order of two rows: a fixed permutation makes the numbers plain."""
+    y, groups = np.array([1, 0, 1, 0, 1]), np.array([7, 7, 9, 9, 9])
+
+    class Reverse:
+        def permutation(self, n: int) -> NDArray[Any]:
+            return np.arange(n)[::-1]
+
+    dice: Any = Reverse()
+    s = np.array([2.0, 1.0, 5.0, 4.0, 6.0])
+    lost = permutation_importance(lambda given: given["s"], {"s": s}, y, dice, 1, groups)["s"]
+    # reversed: 6 4 | 5 1 2; the first group stays in order, of the second both positives stay above: nothing is lost
+    assert lost.by_group.tolist() == [0.0, 0.0]
+    lost = permutation_importance(lambda given: given["s"], {"s": s[::-1]}, y, dice, 1, groups)["s"]
+    assert lost.by_group.tolist() == [0.0, 0.0]
+    y = np.array([1, 0, 0, 0, 1])
+    lost = permutation_importance(lambda given: given["s"], {"s": s}, y, dice, 1, groups)["s"]
+    # second group: 5 4 6 with the 6 a positive is 1; shuffled 5 1 2 it beats one of two: 1/2 lost, of rows 2 and 3
+    assert lost.by_group.tolist() == [0.0, 0.5]
+    assert lost.rows.tolist() == [2, 3]
 
 
 def test_a_report_has_all_of_a_task() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numba.core import caching
 from numpy.typing import NDArray
 
-from shortlist.tables.compiled import Files, in_blocks, loop
+from shortlist.tables.compiled import Files, in_blocks, loop, summing
 
 
 def total(values: NDArray[np.float64]) -> float:
@@ -22,6 +22,12 @@ def total(values: NDArray[np.float64]) -> float:
 def test_without_a_writable_folder_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
     assert loop(total)(np.array([1.0, 2.0, 4.0])) == 7.0
+
+
+def test_sums_may_be_taken_in_any_order() -> None:
+    # 1 + 2 + ... + 1000, which no order rounds
+    values = np.arange(1, 1001, dtype=np.float64)
+    assert loop(total)(values) == summing(total)(values) == 1000 * 1001 / 2
 
 
 def test_the_cache_goes_where_it_is_told_and_serves_the_next_process(tmp_path: Path) -> None:

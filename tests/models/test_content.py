@@ -101,6 +101,16 @@ def test_an_item_is_never_in_its_own_list_not_even_among_its_twins() -> None:
         assert lists.of(key)[1] == pytest.approx([1, 1, 1])
 
 
+def test_vectors_that_are_all_the_same() -> None:
+    """Each list holds all others, by key, with cosine 1; as copies of one item they leave nothing to show."""
+    for value in (1.0, -3.0, 1e-20):
+        lists = solve(np.full((6, 4), value))
+        for key in range(6):
+            assert lists.of(key)[0].tolist() == [other for other in range(6) if other != key]
+            assert lists.of(key)[1] == pytest.approx([1] * 5)
+        assert len(solve(np.full((6, 4), value), copies=0.999)) == 0
+
+
 def test_more_than_there_are_is_all_of_them() -> None:
     lists = solve(random(4), keep=1000)
     assert np.diff(lists.offsets).tolist() == [3, 3, 3, 3]

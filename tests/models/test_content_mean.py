@@ -12,7 +12,7 @@ from tests.models.towers import asked, drawn, every, model, trained
 from shortlist.artifact import Artifact, load, save
 from shortlist.config import parse
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ConfigError, DataError
+from shortlist.errors import ArtifactError, ConfigError, DataError
 from shortlist.forms import Lists, Vectors
 from shortlist.funnel.recipes import assemble, document, split_options
 from shortlist.funnel.sources.nearest import Nearest
@@ -160,6 +160,58 @@ def test_new_items_without_content_get_no_vector(world: Toy, towers: Artifact) -
     items = Profiles(world.catalogue.items.keys, {"content": vectors})
     form = solve(world, towers, Catalogue(world.catalogue.users, items))
     assert sorted(set(range(30)) - set(form.keys.tolist())) == [25, 26]
+
+
+def test_without_a_new_item_nothing_is_asked_of_mature_ones(world: Toy, towers: Artifact) -> None:
+    known = Profiles(OLD, {name: column[:20] for name, column in world.catalogue.items.columns.items()})
+    form = solve(world, towers, Catalogue(world.catalogue.users, known), mature=10**6)
+    assert form.keys.tolist() == own(towers).keys.tolist()
+    np.testing.assert_array_equal(form.matrix, own(towers).matrix)
+    bare = np.full(30, None, dtype=object)  # nor where none of them has content
+    items = Profiles(world.catalogue.items.keys, {"content": bare})
+    assert solve(world, towers, Catalogue(world.catalogue.users, items)).keys.tolist() == own(towers).keys.tolist()
+
+
+def of_towers(folder: Path, towers: Artifact, vectors: NDArray[np.float32], keys: NDArray[np.int64] = OLD) -> Artifact:
+    """The towers with other vectors of items."""
+    manifest = towers.manifest
+    save(
+        folder, kind=manifest.kind, name="towers", form=Vectors(keys, vectors, "cos"), config=manifest.config,
+        fingerprint=manifest.fingerprint, reads=manifest.reads, created_ms=0,
+    )  # fmt: skip
+    return load(folder)
+
+
+def test_a_mature_item_whose_vector_is_of_zeros_is_not_asked(world: Toy, towers: Artifact, tmp_path: Path) -> None:
+    # of 20 items only 3 and 8 say something; all of them are asked, so each new one is at the mean of these two
+    vectors = np.zeros((20, 4), dtype=np.float32)
+    vectors[3], vectors[8] = [2, 0, 0, 0], [0, 4, 0, 0]
+    form = solve(world, of_towers(tmp_path / "some", towers, vectors), k=1000)
+    np.testing.assert_array_equal(rows(form, np.arange(20, 30)), np.tile([[1, 2, 0, 0]], (10, 1)))
+    np.testing.assert_array_equal(rows(form, OLD), vectors)
+    with pytest.raises(DataError) as caught:
+        solve(world, of_towers(tmp_path / "none", towers, np.zeros((20, 4), dtype=np.float32)))
+    assert str(caught.value) == "content_mean.mature: no item with a vector has 1 events (lower mature)"
+
+
+def test_vectors_of_the_channel_that_are_no_numbers_are_refused_with_their_keys(
+    world: Toy, towers: Artifact, tmp_path: Path
+) -> None:
+    made = of_towers(tmp_path / "some", towers, np.ones((20, 4), dtype=np.float32))
+    spoilt = np.ones((20, 4), dtype=np.float32)
+    spoilt[[2, 4, 9, 17], 1] = np.nan
+    with pytest.raises(ArtifactError) as caught:
+        of_towers(tmp_path / "nan", towers, spoilt)
+    assert caught.value.what == "the matrix holds NaN or infinity for key 2, 4, 9 and 1 more"
+    items = world.catalogue.items
+    column = items.columns["content"].copy()
+    column[25] = np.full_like(column[25], np.nan)
+    with pytest.raises(DataError) as content:
+        solve(world, made, Catalogue(world.catalogue.users, Profiles(items.keys, {"content": column})))
+    assert str(content.value) == (
+        "content_mean, item.content: vectors hold NaN or infinity: item key 25 "
+        "(leave the vectors of these items out, or mend them)"
+    )
 
 
 def test_bad_input(world: Toy, towers: Artifact, tmp_path: Any) -> None:

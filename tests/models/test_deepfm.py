@@ -24,14 +24,18 @@ def made(layout: Layout = FULL, config: DeepFM.Config = SMALL, std: float = 0.5)
     with torch.no_grad():
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=std)
-        model.embed.table.weight[0] = 0
+        table(model)[0] = 0
     return model.eval()
 
 
 def without_mlp(model: DeepFM) -> DeepFM:
-    nn.init.zeros_(model.heads.linear.weight)
-    nn.init.zeros_(model.heads.linear.bias)
+    nn.init.zeros_(model.get_parameter("heads.linear.weight"))
+    nn.init.zeros_(model.get_parameter("heads.linear.bias"))
     return model
+
+
+def table(model: DeepFM) -> nn.Parameter:
+    return model.get_parameter("embed.table.weight")
 
 
 def by_pairs(x_BMD: Tensor) -> Tensor:
@@ -77,15 +81,14 @@ def test_any_symmetric_interactions_of_5_features_can_be_had_at_width_5() -> Non
 def test_looking_up_is_the_linear_layer_on_one_hot() -> None:
     model = without_mlp(made(BARE))
     rows = batch(BARE, 7, 30)
-    table = model.embed.table.weight
-    one_hot = torch.zeros(30, len(table))
+    one_hot = torch.zeros(30, len(table(model)))
     for name, words, ids in (
         ("user.id", "user.id", rows.request["user.id"][rows.request_of]),
         ("item.id", "item.id", rows.row["item.id"]),
     ):
         assert name in {**BARE.request.sparse, **BARE.row.sparse}
         one_hot[torch.arange(30), model.embed.ids(words, ids)] = 1.0
-    w, v = table[:, -1], table[:, :-1]
+    w, v = table(model)[:, -1], table(model)[:, :-1]
     linear = one_hot @ w
     second = 0.5 * ((one_hot @ v).square().sum(dim=1) - (one_hot.square() @ v.square()).sum(dim=1))
     torch.testing.assert_close(model(rows)["click"], linear + second)
@@ -99,6 +102,12 @@ def test_without_the_mlp_it_is_the_fm() -> None:
     assert torch.equal(logits["click"], logits["like"])
 
 
+def slope(model: DeepFM) -> Tensor:
+    grad = table(model).grad
+    assert grad is not None
+    return grad.clone()
+
+
 def test_an_fm_and_an_mlp_read_one_table_and_its_gradient_is_their_sum() -> None:
     model, rows = made(), batch(FULL, 7, 30)
 
@@ -108,15 +117,13 @@ def test_an_fm_and_an_mlp_read_one_table_and_its_gradient_is_their_sum() -> None
         first = (w_BM.sum(dim=1) + pairs(x_BMD)).sum()
         second = model.heads(model.deep(x_BMD.flatten(1)))["click"].sum()
         (fm * first + deep * second).backward()
-        assert model.embed.table.weight.grad is not None
-        return model.embed.table.weight.grad.clone()
+        return slope(model)
 
     torch.testing.assert_close(gradient(1, 1), gradient(1, 0) + gradient(0, 1))
     whole = gradient(1, 1)
     model.zero_grad()
     model(rows)["click"].sum().backward()
-    assert model.embed.table.weight.grad is not None
-    torch.testing.assert_close(model.embed.table.weight.grad, whole)
+    torch.testing.assert_close(slope(model), whole)
     assert sum(isinstance(part, nn.Embedding) for part in model.modules()) == 1
 
 
@@ -134,7 +141,7 @@ def test_a_dense_value_multiplies_its_vector_in_both_orders() -> None:
     assert model.row.dense is not None
     vector = model.row.dense[0].detach()
     ids = torch.stack([model.embed.ids("user.id", torch.tensor(3)), model.embed.ids("item.id", torch.tensor(7))])
-    others = model.embed.table.weight[ids].detach()
+    others = table(model)[ids].detach()
     slope = vector[-1] + (others[:, :-1] @ vector[:-1]).sum()
     assert abs((one - zero) - float(slope)) < 1e-5
 

@@ -22,7 +22,7 @@ def made(config: DIN.Config = SMALL) -> DIN:
     with torch.no_grad():
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.5)
-        model.embed.table.weight[0] = 0
+        model.get_parameter("embed.table.weight")[0] = 0
     return model.eval()
 
 
@@ -90,6 +90,39 @@ def test_weights_of_one_are_sum_pooling() -> None:
     past_RLD, _ = model.history(rows.request)
     total_RD = past_RLD.sum(dim=1)  # steps behind the length are zero
     torch.testing.assert_close(model.interest_of(rows), total_RD[rows.request_of])
+
+
+def test_with_softmax_the_weights_of_a_history_share_one() -> None:
+    """v is the mean of the steps, weighed by exp(a): one step is itself, an empty history zero."""
+    model, rows = made(replace(SMALL, softmax=True)), batch(FULL, 7, 30)
+    past_RLD, context_RLC = model.history(rows.request)
+    assert context_RLC is not None
+    target_BD = model.embed(rows.row, FULL.row, tuple(model.partners.values())).flatten(1)
+    found = model.interest_of(rows)
+    for b, r in enumerate(rows.request_of.tolist()):
+        n, t = int(rows.request.groups["history"].length[r]), target_BD[b]
+        x = [torch.cat([e, t, e - t, e * t, c]) for e, c in zip(past_RLD[r, :n], context_RLC[r, :n], strict=True)]
+        expected = torch.zeros(len(t))
+        if n:
+            a_N1 = model.interest.rest(model.interest.first(torch.stack(x)))
+            expected = (a_N1.softmax(dim=0) * past_RLD[r, :n]).sum(dim=0)
+        torch.testing.assert_close(found[b], expected)
+    always_one(model)
+    steps = rows.request.groups["history"].length.clamp(min=1)[rows.request_of, None]
+    torch.testing.assert_close(model.interest_of(rows), past_RLD.sum(dim=1)[rows.request_of] / steps)
+
+
+def test_softmax_is_told_in_pieces_and_of_large_numbers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = made(replace(SMALL, softmax=True)), batch(FULL, 7, 30)
+    last = model.interest.rest[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(1000)
+    whole = model.interest_of(rows)
+    assert torch.isfinite(whole).all()
+    monkeypatch.setattr(attention, "PAIRS", 20)
+    with torch.no_grad():
+        torch.testing.assert_close(model.interest_of(rows), whole.detach())
 
 
 def test_the_order_of_the_history_is_nothing() -> None:

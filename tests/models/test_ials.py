@@ -1,5 +1,6 @@
 """iALS, against its definition; its fold-in, and the channel they make."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Vectors
 from shortlist.funnel.recipes import split_options
 from shortlist.funnel.sources.fold_in import FoldIn
+from shortlist.models.blocks import conjugate
 from shortlist.models.blocks import ridge as block
+from shortlist.models.blocks.conjugate import nearer
 from shortlist.models.blocks.regressions import regressions
 from shortlist.models.recall.ials import IALS, half_step, start
 from shortlist.schema import Catalogue, Schema
 from shortlist.simulation.toy import Toy
 
 SCHEMA = Schema.parse({})
-CONFIG = IALS.Config(dim=5, epochs=3, alpha0=0.2, lam=0.05, nu=0.7)
+CONFIG = IALS.Config(dim=5, epochs=3, alpha0=0.2, lam=0.05, nu=0.7, solver="exact")
 Real = NDArray[Any]
 
 
@@ -130,7 +133,7 @@ def test_a_penalty_that_is_lost_says_so() -> None:
     # two equal items: (q0 q0' + ...) is [[k, k], [k, k]], and 1e-30 beside it is nothing
     x = sparse.csr_array(np.array([[1.0, 0.0]]))
     with pytest.raises(DataError) as error:
-        half_step(x, np.ones((2, 2), dtype=np.float32), IALS.Config(dim=2, lam=1e-30))
+        half_step(x, np.ones((2, 2), dtype=np.float32), IALS.Config(dim=2, lam=1e-30, solver="exact"))
     what = "the normal equations are singular in float32: lam is too small beside the counts"
     assert str(error.value) == f"ials: {what} (raise lam)"
 
@@ -170,6 +173,114 @@ def test_where_few_vectors_span_the_space_badly_rows_are_solved_as_before() -> N
     q_ND = np.array([[np.sqrt(1e9), 0.0], [0.0, 0.0]], dtype=np.float32)
     p_RD = regressions(np.array([0, 1]), np.array([0]), q_ND, 0.5, np.ones(1), q_ND.T @ q_ND)
     np.testing.assert_allclose(p_RD[0], [np.sqrt(1e9) / (1.5e9 + 1), 0.0], rtol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------- conjugate gradients
+
+COUNTS = np.array([0, 1, 2, 3, 8, 9, 40, 300])
+
+
+def rows_of(kind: type, wide: int = 8) -> tuple[NDArray[np.int64], NDArray[np.int64], Real]:
+    """Offsets and items of rows of `COUNTS` items, and vectors of the 700 items there are."""
+    rng = np.random.default_rng(0)
+    items = np.concatenate([rng.choice(700, n, replace=False) for n in COUNTS])
+    q_ND: Real = rng.standard_normal((700, wide)).astype(kind)
+    return np.concatenate([[0], np.cumsum(COUNTS)]), items, q_ND
+
+
+def test_one_step_by_hand() -> None:
+    # q = (1, 0), (0, 2), (0, 1); a user has items 0 and 1; alpha0 1, penalty 1.5: Q'Q = diag(1, 5), A = diag(2.5, 6.5)
+    # from zeros: what lacks is r = q0 + q1 = (1, 2), the direction s = r / A = (0.4, 4 / 13)
+    # z = A s + q0 (q0 s) + q1 (q1 s) = (1 + 0.4, 2 + 4 * 4 / 13): step r s / z s
+    r, s, z = np.array([1.0, 2.0]), np.array([0.4, 4 / 13]), np.array([1.4, 2 + 16 / 13])
+    q_ND = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
+    first = nearer(
+        np.array([0, 2]), np.array([0, 1]), q_ND, 1.0, np.array([1.5]), q_ND.T @ q_ND, np.zeros((1, 2)), 1
+    )  # fmt: skip
+    np.testing.assert_allclose(first[0], (r @ s) / (z @ s) * s, rtol=1e-12)
+    # and the exact ones: 1 / (2.5 + 1), 2 / (6.5 + 4)
+    second = nearer(
+        np.array([0, 2]), np.array([0, 1]), q_ND, 1.0, np.array([1.5]), q_ND.T @ q_ND, np.zeros((1, 2)), 2
+    )  # fmt: skip
+    np.testing.assert_allclose(second[0], [1 / 3.5, 2 / 10.5], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize("warm", [False, True])
+def test_as_many_steps_as_factors_are_exact(kind: type, warm: bool) -> None:
+    offsets, items, q_ND = rows_of(kind)
+    gram, penalty = q_ND.T @ q_ND, 1.0 + COUNTS
+    start = np.random.default_rng(1).standard_normal((len(COUNTS), 8)) if warm else np.zeros((len(COUNTS), 8))
+    made = nearer(offsets, items, q_ND, 0.1, penalty, gram, start.astype(kind), 8)
+    exact = regressions(offsets, items, q_ND, 0.1, penalty, gram)
+    assert made.dtype == kind
+    assert not made[0].any()
+    np.testing.assert_allclose(made, exact, atol=1e-4 * np.abs(exact).max())
+    again = nearer(offsets, items, q_ND, 0.1, penalty, gram, exact, 8)  # from there nothing is left to do
+    np.testing.assert_allclose(again, exact, atol=1e-5 * np.abs(exact).max())
+
+
+def test_a_row_of_n_items_is_exact_after_n_steps() -> None:
+    offsets, items, q_ND = rows_of(np.float64)
+    gram, penalty = q_ND.T @ q_ND, 1.0 + COUNTS
+    exact = regressions(offsets, items, q_ND, 0.1, penalty, gram)
+    for steps in (1, 2, 3):
+        made = nearer(offsets, items, q_ND, 0.1, penalty, gram, np.zeros_like(exact), steps)
+        off = np.abs(made - exact).max(axis=1)
+        assert (off[steps + 1 :] > 1e-6).all(), "longer rows are not there yet"
+        assert (off[: steps + 1] < 1e-12).all()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_by_steps_the_objective_never_rises(log: Interactions, steps: int, kind: type) -> None:
+    x_UI, matrix, q_ID = dense_and_start(log)
+    config = replace(CONFIG, solver="cg", cg_steps=steps)
+    p_UD: Real = np.zeros((len(x_UI), 5), dtype=kind)
+    q_ID, values = q_ID.astype(kind), []
+    for _ in range(8):
+        p_UD = half_step(matrix, q_ID, config, p_UD)
+        values.append(objective(x_UI, p_UD, q_ID, config))
+        q_ID = half_step(matrix.T.tocsr(), p_UD, config, q_ID)
+        values.append(objective(x_UI, p_UD, q_ID, config))
+    assert (np.diff(values) <= 1e-6 * values[0]).all()
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_many_epochs_by_steps_end_where_the_exact_ones_do(log: Interactions) -> None:
+    x_UI = log.matrix.toarray().astype(np.float64)
+    lost = {}
+    for solver in ("exact", "cg"):
+        config = replace(CONFIG, epochs=60, solver=solver)
+        q_ID = solve(log, config).matrix.astype(np.float64)
+        lost[solver] = objective(x_UI, half_step(log.matrix, q_ID, CONFIG), q_ID, CONFIG)
+    assert lost["cg"] == pytest.approx(lost["exact"], rel=2e-3)
+
+
+def test_steps_are_the_same_whoever_takes_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets, items, q_ND = rows_of(np.float32)
+    start: Real = np.zeros((len(COUNTS), 8), dtype=np.float32)
+    monkeypatch.setattr(conjugate, "ROWS", 2)
+    made = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: cores)
+        made.append(nearer(offsets, items, q_ND, 0.1, 1.0 + COUNTS, q_ND.T @ q_ND, start, 3))
+    np.testing.assert_array_equal(made[0], made[1])
+
+
+@pytest.mark.parametrize(
+    ("lam", "said"),
+    [  # beside 0.3 * 2 nothing is left of 1e-30, and 1e30 * 1e30 is beyond single precision
+        (1e-30, "the normal equations are singular in float32: lam is too small beside the counts (raise lam)"),
+        (1e30, "vectors came out as no numbers in float32 (lower lam or alpha0)"),
+    ],
+)
+def test_steps_to_what_is_no_number_say_so(lam: float, said: str) -> None:
+    x = sparse.csr_array(np.array([[1.0, 0.0]]))
+    config = IALS.Config(dim=2, lam=lam, alpha0=max(0.3, lam), solver="cg")
+    with np.errstate(all="ignore"), pytest.raises(DataError) as error:
+        half_step(x, np.ones((2, 2), dtype=np.float32), config)
+    assert str(error.value) == f"ials: {said}"
 
 
 def test_seeds_start_elsewhere_and_repeats_count_once(log: Interactions) -> None:

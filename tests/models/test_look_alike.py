@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.models.towers import asked, drawn, every, model, trained
 
 from shortlist.artifact import Artifact, load, save
+from shortlist.candidates import Requests
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.forms import Built, Lists, Vectors
 from shortlist.funnel.sources.nearest import Nearest
 from shortlist.models.recall.look_alike import LookAlike, _starters, averaged, indexable, joined
@@ -152,6 +154,69 @@ def test_a_log_of_nothing_young_gives_no_vectors(world: Toy, towers: Artifact) -
     catalogue = Catalogue(world.catalogue.users, old)
     solver = LookAlike(LookAlike.Config(of="towers"), world.schema())
     assert form_of(solver.solve(world.interactions, catalogue, world.now, towers)).matrix.shape == (0, 4)
+
+
+class Told:
+    """A model that gives users the vectors written here, zeros otherwise."""
+
+    def __init__(self, vectors: dict[int, list[Any]], shape: tuple[int, ...] = (4,)) -> None:
+        self.vectors, self.shape = vectors, shape
+
+    def query(self, requests: Requests) -> NDArray[np.float32]:
+        none = np.zeros(self.shape, dtype=np.float32)
+        rows = [np.array(self.vectors.get(user, none), dtype=np.float32) for user in requests.users.tolist()]
+        return np.stack(rows)
+
+
+def told(monkeypatch: pytest.MonkeyPatch, vectors: dict[int, list[Any]], shape: tuple[int, ...] = (4,)) -> None:
+    monkeypatch.setattr("shortlist.models.learned.restore", lambda *given: Told(vectors, shape))
+
+
+def test_a_user_whose_vector_is_of_zeros_counts_for_nothing(
+    world: Toy, towers: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # item 5 was taken by 0, 1 and 2, of whom 1 and 2 have vectors; item 6 by 3, who has none
+    log = pairs((0, 5, 0), (1, 5, 0), (2, 5, 0), (3, 6, 0))
+    told(monkeypatch, {1: [2, 0, 0, 0], 2: [0, 3, 0, 0]})
+    built = solve(world, towers, log, least=1, max_age_days=None)
+    means = built.beside["means"]
+    assert isinstance(means, Vectors)
+    assert means.keys.tolist() == [5]
+    np.testing.assert_allclose(means.matrix, [[0.5, 0.5, 0, 0, 2]])
+    assert form_of(solve(world, towers, log, least=3, max_age_days=None)).keys.tolist() == []
+    # between trainings too
+    assert joined(built, 5, np.zeros(4, dtype=np.float32), least=1) is built
+
+
+def test_users_vectors_that_are_no_numbers_are_refused_with_their_keys(
+    world: Toy, towers: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = pairs(*[(user, 5, 0) for user in range(8)])
+    nan, inf = [float("nan")] * 4, [float("inf"), 0, 0, 0]
+    told(monkeypatch, {0: [1, 0, 0, 0], 2: nan, 3: nan, 5: inf, 7: nan})
+    with pytest.raises(DataError) as caught:
+        solve(world, towers, log, max_age_days=None)
+    assert str(caught.value) == (
+        "look_alike.of: towers gives users vectors of NaN or infinity: user key 2, 3, 5 and 1 more "
+        "(train that channel again)"
+    )
+    means = averaged(np.array([5]), UNIT[:1], np.array([0]))
+    with pytest.raises(DataError) as one:
+        joined(Built(indexable(means, 1), {"means": means}), 5, np.array([np.nan, 1], dtype=np.float32), least=1)
+    assert str(one.value) == (
+        "look_alike, item 5: the user's vector holds NaN or infinity (look at the model that made it)"
+    )
+
+
+def test_an_interest_that_a_user_has_not_is_no_bad_vector(
+    world: Toy, towers: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of two interests of user 0 one is there: (0, 2), at length 1; the mean of both of user 1 is (1, 1), at length 1
+    nan = float("nan")
+    told(monkeypatch, {0: [[nan, nan], [0, 2]], 1: [[3, 0], [0, 1]]}, (2, 2))
+    built = solve(world, towers, pairs((0, 5, 0), (1, 6, 0)), least=1, max_age_days=None)
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(form_of(built).matrix, [[0, 1], [half, half]], atol=1e-6)
 
 
 def test_it_must_be_of_a_channel_with_users(world: Toy, tmp_path: Any) -> None:

@@ -20,6 +20,7 @@ from shortlist.models.coarse.three_tower import ThreeTower
 from shortlist.models.learned import Learned
 from shortlist.models.rank.deepfm import DeepFM
 from shortlist.models.rank.din import DIN
+from shortlist.models.rank.dnn import DNN
 from shortlist.models.runtimes import Aot, Eager, NotOfferedError, Onnx, choose, difference, example, graph, opened
 
 NEEDS = ("onnx", "onnxruntime", "onnxscript")
@@ -28,6 +29,12 @@ onnx = pytest.mark.skipif(
 )
 # requests, rows, steps of a sequence: one candidate, many, ragged, no history at all
 SHAPES = [(1, 1, 6), (1, 500, 50), (3, 17, 9), (7, 30, 6), (1, 5, 0), (2, 1000, 1)]
+
+
+HEADS = {
+    "shared_bottom": {"use": "shared_bottom", "bottom": [8], "towers": [6]},
+    "mmoe": {"use": "mmoe", "hidden": [32, 16], "towers": [16]},
+}
 
 
 def shaken(model: nn.Module) -> nn.Module:
@@ -46,8 +53,10 @@ def made(name: str) -> Learned:
     model: nn.Module
     if name in ("deepfm", "bare"):
         model = DeepFM(DeepFM.Config(dim=4, hidden=(16,)), layout)
-    elif name == "din":
-        model = DIN(DIN.Config(dim=4, attention=(8, 6), hidden=(16,)), layout)
+    elif name.startswith("din"):
+        model = DIN(DIN.Config(dim=4, attention=(8, 6), softmax="softmax" in name, hidden=(16,)), layout)
+    elif name in HEADS:
+        model = DNN(DNN.Config(dim=4, hidden=(16,), heads=HEADS[name]), layout)
     else:
         model = ThreeTower(ThreeTower.Config(dim=4, user=(16, 8), item=(16, 8), cross=(8,), top=(8,)), layout)
     assembler: Any = None  # the batches are made here
@@ -55,7 +64,7 @@ def made(name: str) -> Learned:
     return replace(learned, items=torch.zeros(2, 8)) if name == "three_tower kept" else learned
 
 
-MODELS = ("deepfm", "bare", "din", "three_tower", "three_tower kept")
+MODELS = ("deepfm", "bare", "din", "din softmax", *HEADS, "three_tower", "three_tower kept")
 
 
 @pytest.fixture(scope="module")

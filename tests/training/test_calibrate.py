@@ -6,43 +6,58 @@ import numpy as np
 import pytest
 
 from shortlist.errors import DataError
-from shortlist.training.calibrate import Platt, isotonic, platt, redo_sampling, undo_sampling, undo_shift
+from shortlist.metrics.ctr import auc
+from shortlist.training.calibrate import Platt, falling, isotonic, platt, undo_shift
 
-P = np.linspace(0.01, 0.99, 25)
+Z = np.linspace(-4, 4, 25)
+
+
+def kept(alpha: float) -> Platt:
+    """What is served of logits learned with this share of the negatives."""
+    return Platt(1.0, undo_shift(alpha))
+
+
+def odds(p: float) -> float:
+    return log(p / (1 - p))
 
 
 def test_all_negatives_kept_is_the_identity() -> None:
-    assert undo_sampling(P, 1.0) == pytest.approx(P)
     assert undo_shift() == 0
+    assert kept(1.0)(Z) == pytest.approx(1 / (1 + np.exp(-Z)))
 
 
 def test_by_hand() -> None:
     # 10 positives, 90 negatives of which 9 are kept: p = 10 / 19 is 1 / 10 of all
-    assert undo_sampling(10 / 19, 0.1) == pytest.approx(0.1)
+    assert kept(0.1)(odds(10 / 19)) == pytest.approx(0.1)
+
+
+def test_it_is_the_formula_of_the_paper() -> None:
+    # alpha p / ((1 - p) + alpha p)
+    p = 1 / (1 + np.exp(-Z))
+    assert kept(0.2)(Z) == pytest.approx(0.2 * p / ((1 - p) + 0.2 * p))
 
 
 def test_order_stays_and_the_way_back_is_the_inverse() -> None:
-    there = undo_sampling(P, 0.05)
+    there = kept(0.05)(Z)
     assert (np.diff(there) > 0).all()
-    assert redo_sampling(there, 0.05) == pytest.approx(P)
-    assert undo_sampling([0.0, 1.0], 0.05).tolist() == [0.0, 1.0]
+    assert kept(0.05).inverse(there) == pytest.approx(Z)
+    labels = np.arange(25) % 3 == 0
+    assert auc(there, labels) == auc(Z, labels)
 
 
-def test_in_logits_it_is_a_shift() -> None:
-    z = np.log(P / (1 - P))
-    true = undo_sampling(P, 0.2)
-    assert z + undo_shift(0.2) == pytest.approx(np.log(true / (1 - true)))
+def test_weights_of_positives_shift_the_other_way() -> None:
     # positives of weight 4 look 4 times as likely
     assert undo_shift(positive_weight=4.0) == pytest.approx(-log(4))
+    assert undo_shift(0.25, 0.25) == pytest.approx(0)
 
 
 def test_a_constant_model_predicts_the_base_rate(rng: np.random.Generator) -> None:
     labels = (rng.random(4000) < 0.03).astype(float)
-    kept = (labels == 1) | (rng.random(4000) < 0.25)
+    stayed = (labels == 1) | (rng.random(4000) < 0.25)
     # a constant fitted on the kept rows; n0 / 4 negatives are expected among them, so the error is the draw's
-    constant = labels[kept].mean()
-    alpha = (kept & (labels == 0)).sum() / (labels == 0).sum()
-    assert undo_sampling(constant, float(alpha)) == pytest.approx(labels.mean())
+    constant = float(labels[stayed].mean())
+    alpha = float((stayed & (labels == 0)).sum() / (labels == 0).sum())
+    assert kept(alpha)(odds(constant)) == pytest.approx(labels.mean())
 
 
 def test_platt_finds_the_map_that_made_the_labels(rng: np.random.Generator) -> None:
@@ -85,6 +100,13 @@ def test_isotonic_never_falls_keeps_the_mean_and_joins_equal_scores(rng: np.rand
     assert fitted(scores).mean() == pytest.approx(labels.mean())
 
 
+def test_falling_is_the_same_upside_down() -> None:
+    # 0.9 0.5 0.7 0.1 at 1 2 3 4: the violators 0.5, 0.7 become 0.6 each
+    fitted = falling([4.0, 1.0, 2.0, 3.0], [0.1, 0.9, 0.5, 0.7])
+    assert fitted.y.tolist() == pytest.approx([0.9, 0.6, 0.6, 0.1])
+    assert fitted([0.0, 3.5]) == pytest.approx([0.9, 0.35])
+
+
 def test_far_logits_do_not_overflow() -> None:
     with np.errstate(over="raise"):
         assert Platt(1.0, 0.0)([-1000.0, 1000.0]).tolist() == [0.0, 1.0]
@@ -94,7 +116,7 @@ def test_far_logits_do_not_overflow() -> None:
     ("call", "message"),
     [
         (
-            lambda: undo_sampling(0.5, 0.0),
+            lambda: undo_shift(0.0),
             "calibration: a share of 0 of the negatives was kept (the share is above 0 and at most 1)",
         ),
         (lambda: undo_shift(positive_weight=0), "calibration: positives of weight 0 (a weight is above 0)"),

@@ -23,9 +23,9 @@ from shortlist.forms import Vectors
 from shortlist.models.learned import Learned, restore
 from shortlist.models.runtimes import Eager
 from shortlist.schema import Catalogue, Profiles, Schema
-from shortlist.training.calibrate import Isotonic, isotonic
+from shortlist.training.calibrate import Isotonic, corners, isotonic
 from shortlist.training.plan import plan_of
-from shortlist.training.rankers import RankerData, corners, ranker
+from shortlist.training.rankers import RankerData, ranker
 from shortlist.training.retrievers import retriever
 
 DAY = 86_400_000

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortlist.batch import Batch, Columns
 from shortlist.dataset.ranking import Ranking
 from shortlist.errors import DataError
+from shortlist.models.blocks.gates import Gate
 from shortlist.training.rankers import judged
 
 
@@ -73,3 +74,23 @@ def test_nothing_to_steer_by_is_an_error() -> None:
         "ranking: no held-out list has rows of both classes "
         "(ask about more users (ranking.held, ranking.moments), or look at the tasks' labels)"
     )
+
+
+def test_the_gates_of_a_head_are_told_and_do_not_steer() -> None:
+    """Two experts that share evenly on every row: entropy ln 2, none above 0.95."""
+
+    class Gated(Falling):
+        def __init__(self) -> None:
+            super().__init__(("clicked",))
+            self.gate = Gate(1, 2, ("clicked",))
+            nn.init.zeros_(self.gate.linear.weight)
+            nn.init.zeros_(self.gate.linear.bias)
+
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            self.gate(batch.row.dense)
+            return super().forward(batch)
+
+    found = judged(Gated(), cast(Ranking, Held(("clicked",), [[0], [1], [0], [1]])))
+    assert next(iter(found)) == "clicked.gauc"
+    assert found["clicked.gate_entropy"] == pytest.approx(np.log(2))
+    assert found["clicked.gate_narrow"] == 0.0

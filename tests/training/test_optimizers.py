@@ -72,6 +72,19 @@ def test_equal_to_the_dense_rule_where_every_row_is_touched(kind: str, dim: int,
     assert not torch.allclose(sparse.weight, tables(dim=dim)[1].weight)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_rows_that_a_batch_does_not_touch_are_not_penalized(sparse: bool) -> None:
+    """Mini-batch aware L2 (DIN): w - lr (g + l2 w) on touched rows, whatever kind of gradient a table has."""
+    table = nn.Embedding(3, 2, sparse=sparse)
+    with torch.no_grad():
+        table.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    optimizer = build(table, Rules(optimizer="sgd", lr=0.1, l2_embedding=0.5))
+    step(table, optimizer, [0, 2, 2], target=1.0)
+    # row 0: g = (0, 1); (1 - 0.1 (0 + 0.5), 2 - 0.1 (1 + 1)) = (0.95, 1.8)
+    # row 2, twice: g = (8, 10); (5 - 0.1 (8 + 2.5), 6 - 0.1 (10 + 3)) = (3.95, 4.7)
+    torch.testing.assert_close(table.weight.detach(), torch.tensor([[0.95, 1.8], [3.0, 4.0], [3.95, 4.7]]))
+
+
 def test_lazy_adam_by_hand() -> None:
     table = nn.Embedding(2, 1, sparse=True)
     with torch.no_grad():

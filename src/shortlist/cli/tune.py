@@ -1,5 +1,6 @@
 """Choose what a project leaves open on its validation part."""
 
+import json
 from typing import Any
 
 import click
@@ -57,3 +58,53 @@ def quotas(project_file: str, budget: int | None, step: int, scene: str | None, 
     print()
     for line in tuned.said(project.config.seed):
         print(line)
+
+
+@command.command()
+@project_option
+@click.option("--channel", default=None, help="A recall channel, in place of the ranker.")
+@click.option("--stage", type=click.Choice(["rank", "coarse"]), default="rank", show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=None, help="In all, those done already too; [tune] trials.")
+@click.option("--metric", default=None, help="gauc or auc of a ranker, recall or ndcg of a channel; the first.")
+@click.option("--only", default="", help="Keys to vary, with commas: dim,train.lr.")
+@click.option("--prune/--no-prune", default=True, help="Cut trials short whose curve is below the median.")
+@click.option("--scene", default=None, help="The first scene of the project by default.")
+@json_option
+def model(
+    project_file: str, channel: str | None, stage: str, trials: int | None, metric: str | None, only: str, prune: bool,
+    scene: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Options of a ranker or of a channel that do best on the validation part. The test part is not looked at.
+
+    Goes on where it stopped, in var/tune.db, until it has so many trials. Nothing is written into the project: it
+    prints what to write. [tune.space.rank] in the project says what is varied and how far.
+    """
+    from shortlist.cli.config import toml
+    from shortlist.evaluation.project import open_data
+    from shortlist.evaluation.sheet import write_sheet
+    from shortlist.evaluation.study import as_table, drawn, listed, said, study
+
+    project = load(project_file)
+    name = stage if channel is None else channel
+    with progress(f"tune {name}") as step:
+        found = study(
+            open_data(project), name, scene=scene, metric=metric, trials=trials, prune=prune, created_ms=now(),
+            only=[key for key in only.split(",") if key], progress=step,
+        )  # fmt: skip
+    code = toml(as_table(found, channel is not None))
+    reports = project.home / "reports"
+    every = found.words() | {"toml": code}
+    reports.mkdir(parents=True, exist_ok=True)
+    (reports / f"tune-{name}.json").write_text(json.dumps(every), encoding="utf-8")
+    write_sheet(drawn(found, code), reports / f"tune-{name}.html")
+    say(f"report: {reports / f'tune-{name}.html'}")
+    if as_json:
+        emit(every)
+        return
+    table(listed(found))
+    print()
+    for line in said(found):
+        print(line)
+    if code:
+        print()
+        print(code, end="")

@@ -295,6 +295,7 @@ class LoggedData:
     weights: Floats
     held: Mask
     log: Interactions
+    contradictory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -338,14 +339,16 @@ class LoggedData:
         seen = _seen(rows, offsets, features, requests.known)
         requests = replace(requests, known=seen if features else requests.known, as_of=asked.counted)
         mask = np.isin(asked.users, late)
-        return cls(requests, candidates, joined.labels, joined.valid, joined.weights, mask, log)
+        return cls(requests, candidates, joined.labels, joined.valid, joined.weights, mask, log,
+                   joined.report.contradictory)  # fmt: skip
 
     @property
     def outcomes(self) -> Outcomes:
         """None: rows that stand for others are weighted, so that probabilities need no correction."""
         none = np.zeros((0, self.labels.shape[1]))
         offsets = np.zeros(len(self.requests) + 1, dtype=np.int64)
-        return Outcomes(offsets, np.zeros(0, dtype=np.int64), none.astype(np.float32), none.astype(bool))
+        labels, valid = none.astype(np.float32), none.astype(bool)
+        return Outcomes(offsets, np.zeros(0, dtype=np.int64), labels, valid, self.contradictory)
 
     def some(self, mask: Mask, assembler: Assembler, seed: int) -> "Logged":
         """Units of the requests under the mask."""
@@ -378,8 +381,20 @@ class Logged:
 
     def batch(self, rows: Ints) -> Batch:
         """Units by place, all rows of a request together, with weights."""
+        return self._batch(rows, self.assembler)
+
+    def bare(self, rows: Ints) -> Batch:
+        """As `batch`, for a file: without the columns that `Assembler.sides` has."""
+        return self._batch(rows, self.assembler.bare)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether an epoch has rows of its own: none is drawn."""
+        return False
+
+    def _batch(self, rows: Ints, encode: Callable[[Requests, Candidates], Batch]) -> Batch:
         made, at = self._rows(rows)
-        batch = self.assembler(made.requests, made.candidates)
+        batch = encode(made.requests, made.candidates)
         return replace(
             batch,
             tasks=self.tasks,

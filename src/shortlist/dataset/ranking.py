@@ -4,8 +4,9 @@ R requests, P (request, item) pairs with events, N rows, T tasks. Negatives are 
 (seed, epoch, request, item): neither the batch a request is in nor a restart changes them.
 """
 
+from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,19 +37,30 @@ Mask = NDArray[np.bool_]
 class Outcomes:
     """What happened after each request: its pairs are `offsets[r]:offsets[r+1]`, `items` [P] ascending.
 
-    `labels` [P, T] in the order of the schema's tasks, `valid` [P, T] says which rows carry them.
+    `labels` [P, T] in the order of the schema's tasks, `valid` [P, T] says which rows carry them. `contradictory`
+    pairs, counted by what is wrong with them, carry none: they have an outcome without what it rests on.
     """
 
     offsets: Ints
     items: Ints
     labels: Floats
     valid: Mask
+    contradictory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Interactions, requests: Requests, schema: Schema, window_ms: int | None = None) -> "Outcomes":
-        """Events of each request's user from its moment on, for `window_ms` where that is given.
+    def of(
+        cls,
+        events: Interactions,
+        requests: Requests,
+        schema: Schema,
+        window_ms: int | None = None,
+        log: Interactions | None = None,
+    ) -> "Outcomes":
+        """Events of each request's user from its moment on, for `window_ms` where that is given. `log` is all that is
+        known to have happened, where `events` are a part of it.
 
-        Labels are those of `labelled`. Raises ConfigError for an expression that does not fit.
+        Labels are those of `labelled`. What an outcome rests on may have happened before the moment: then the pair has
+        no label either, but contradicts nothing. Raises ConfigError for an expression that does not fit.
         """
         low = _place(events, requests.users, requests.now)
         until = np.full(len(requests), np.iinfo(np.int64).max) if window_ms is None else requests.now + window_ms
@@ -56,11 +68,14 @@ class Outcomes:
         owners, at = _slices(low, high)
         codes = owners * (int(events.items.max(initial=0)) + 1) + events.items[at]
         _, first, pair = np.unique(codes, return_index=True, return_inverse=True)
-        labels, valid = labelled(
+        labels, valid, broken = labelled(
             schema, pair, events.actions[at], events.values[at], events.times[at].astype(np.float64), len(first)
-        )[:2]
+        )
         counts = np.bincount(owners[first], minlength=len(requests))
-        return cls(_offsets(counts), events.items[at][first], labels, valid)
+        users, items = events.users[at][first], events.items[at][first]
+        valid &= ~broken.any(axis=1, keepdims=True)
+        wrong = _contradictory(events if log is None else log, users, items, broken, schema)
+        return cls(_offsets(counts), items, labels, valid, wrong)
 
 
 def labelled(
@@ -70,23 +85,57 @@ def labelled(
 
     `positive` of a task reads, of a pair: each action's name (whether it happened), `<action>.value` and `value` (the
     last one given, of that action or of any), `time_ms` (of the first event). Its result is the label: true is 1, a
-    number stays. A task on an action is labelled where that happened, a sampled one everywhere, and none where the
-    result is missing. A funnel is broken where events alone made a label positive whose action did not happen.
-    Raises ConfigError for an expression that does not fit.
+    number stays. A task on an action is labelled where that happened, one on a task where that is positive, a sampled
+    one everywhere, and none where the result is missing. A funnel is broken where events alone made a label positive
+    that rests on an action which did not happen, or on a task which is not positive. Raises ConfigError for an
+    expression that does not fit.
     """
     columns = _columns(schema, pair, actions, values, times, n)
     none = np.zeros(0, dtype=np.int64)
     silence = _columns(schema, none, actions[:0], values[:0], times[:0], 1)
     labels = np.zeros((n, len(schema.tasks)), dtype=np.float32)
     valid, broken = np.zeros(labels.shape, dtype=bool), np.zeros(labels.shape, dtype=bool)
-    for t, (name, task) in enumerate(schema.tasks.items()):
+    told: dict[str, NDArray[np.float32]] = {}
+    made: dict[str, Mask] = {}  # labels that events alone made positive
+    for name, task in schema.tasks.items():
         expression = Expression.parse(task.positive, f"schema.tasks.{name}.positive")
-        label = expression(columns, n).astype(np.float32)
-        happened = columns[task.on] if isinstance(task.on, str) else np.ones(n, dtype=bool)
-        valid[:, t] = np.isfinite(label) & happened
-        labels[:, t] = np.where(valid[:, t], label, 0)
-        broken[:, t] = ~happened & (label > 0) & (label != expression(silence, 1).astype(np.float32)[0])
+        told[name] = expression(columns, n).astype(np.float32)
+        made[name] = (told[name] > 0) & (told[name] != expression(silence, 1).astype(np.float32)[0])
+    for t, name in enumerate(schema.tasks):
+        happened, unknown = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
+        step: str | None = name
+        while step is not None:  # up to the action that all of them rest on
+            before, on = schema.before(step), schema.tasks[step].on
+            if before is not None:
+                unknown |= happened & np.isnan(told[before])
+                happened &= told[before] > 0
+            elif isinstance(on, str):
+                happened &= columns[on]
+            step = before
+        valid[:, t] = np.isfinite(told[name]) & happened
+        labels[:, t] = np.where(valid[:, t], told[name], 0)
+        broken[:, t] = ~happened & ~unknown & made[name]
     return labels, valid, broken
+
+
+def _contradictory(events: Interactions, users: Ints, items: Ints, broken: Mask, schema: Schema) -> dict[str, int]:
+    """How many pairs [P] are broken in the light of all their user's events, by what is wrong with them."""
+    if not broken.any():
+        return {}
+    some = np.flatnonzero(broken.any(axis=1))
+    width = int(events.items.max()) + 1
+    codes, pair = np.unique(users[some] * width + items[some], return_inverse=True)
+    of_event = events.users * width + events.items
+    at = np.flatnonzero(np.isin(of_event, codes))
+    at = at[np.argsort(events.times[at], kind="stable")]
+    place = np.searchsorted(codes, of_event[at])
+    times = events.times[at].astype(np.float64)
+    whole = labelled(schema, place, events.actions[at], events.values[at], times, len(codes))[2]
+    counts = (broken[some] & whole[pair]).sum(axis=0)
+    return {
+        f"{name} without {task.on}": int(count)
+        for (name, task), count in zip(schema.tasks.items(), counts, strict=True) if count
+    }  # fmt: skip
 
 
 def _columns(
@@ -168,8 +217,20 @@ class Ranking:
 
     def batch(self, rows: Ints) -> Batch:
         """Units by place: all rows of a request together, its pairs first."""
+        return self._batch(rows, self.assembler)
+
+    def bare(self, rows: Ints) -> Batch:
+        """As `batch`, for a file: without the columns that `Assembler.sides` has."""
+        return self._batch(rows, self.assembler.bare)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether an epoch has rows of its own: negatives are drawn."""
+        return self.rule is not None
+
+    def _batch(self, rows: Ints, encode: Callable[[Requests, Candidates], Batch]) -> Batch:
         made = self.examples(rows)
-        batch = self.assembler(made.requests, made.candidates)
+        batch = encode(made.requests, made.candidates)
         labels, valid = torch.from_numpy(made.labels), torch.from_numpy(made.valid)
         return replace(batch, tasks=self.tasks, labels=labels, valid=valid)
 

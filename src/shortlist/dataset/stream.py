@@ -2,7 +2,8 @@
 
 Rows lie in row groups. The requests they belong to lie beside them and are read once for each row group with rows of
 theirs; fields of users and items lie once in side tables, joined when a batch is made. What is held at a time is a
-window of rows. n rows, W ranks.
+window of rows. What is shuffled and counted are rows, or, in a stream written `whole`, requests with all their rows.
+n rows, W ranks.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from shortlist.batch import Batch, Columns, Group
 from shortlist.dataset.loader import ahead, check, cuts, resumed
 from shortlist.errors import ConfigError, DataError
 
-__all__ = ["Stream", "write", "FORMAT"]
+__all__ = ["Stream", "write", "concatenated", "FORMAT"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -36,7 +37,7 @@ GROUP_ROWS = 32_768
 AGAIN = "write the stream again"
 
 Table = dict[str, Any]
-Work = tuple[int, int, int, int]  # shard, group, and the rows of it from, to
+Work = tuple[int, int, int, int]  # shard, group, and what of it from, to: rows, or requests
 
 
 # ---------------------------------------------------------------------------------------------- write
@@ -47,14 +48,17 @@ def write(
     batches: Iterable[Batch],
     *,
     sides: Mapping[str, Columns] | None = None,
+    whole: bool = False,
     shard_bytes: int = SHARD_BYTES,
     group_rows: int = GROUP_ROWS,
 ) -> int:
     """Write batches of one layout as shards, beside their place, and rename; the number of rows.
 
     A sparse column named in `sides` holds lines of that table: when read, it is replaced by the table's columns (see
-    `Assembler.bare` and `Assembler.sides`). A shard holds about `shard_bytes` as it lies in memory. Raises DataError
-    when the folder is there already, when batches differ in their columns, and when there is no row.
+    `Assembler.bare` and `Assembler.sides`). `whole` keeps the rows of a request together wherever it is read: they
+    must lie so, in the order of the requests, each of which has one. A shard holds about `shard_bytes` as it lies in
+    memory. Raises DataError when the folder is there already, when batches differ in their columns, and when there is
+    no row.
     """
     folder, sides = Path(folder), sides or {}
     if folder.exists():
@@ -62,7 +66,7 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        manifest = _write(scratch, folder, iter(batches), sides, shard_bytes, group_rows)
+        manifest = _write(scratch, folder, iter(batches), sides, whole, shard_bytes, group_rows)
         manifest["seal"] = _seal(manifest)
         (scratch / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         scratch.chmod(0o755)
@@ -77,6 +81,7 @@ def _write(
     folder: Path,
     batches: Iterator[Batch],
     sides: Mapping[str, Columns],
+    whole: bool,
     shard_bytes: int,
     group_rows: int,
 ) -> Table:
@@ -90,14 +95,16 @@ def _write(
             raise DataError(
                 f"batch {n} has other columns than the first", where=str(folder), hint="write batches of one layout"
             )
+        if whole and not _together(batch.request_of, len(batch.request)):
+            raise ValueError("rows of a request that is kept whole lie together, in the order of the requests")
         _check_sides(batch, sides, folder)
         kept.append(_narrow(batch))
         size += _bytes(kept[-1])
         if size >= shard_bytes:
-            shards.append(_shard(scratch, len(shards), _concat(kept), group_rows))
+            shards.append(_shard(scratch, len(shards), concatenated(kept), group_rows, whole))
             kept, size = [], 0
     if kept:
-        shards.append(_shard(scratch, len(shards), _concat(kept), group_rows))
+        shards.append(_shard(scratch, len(shards), concatenated(kept), group_rows, whole))
     rows = sum(group["rows"] for shard in shards for group in shard["groups"])
     if not rows:
         raise DataError("no row to write", where=str(folder), hint="check what the examples are made from")
@@ -106,14 +113,25 @@ def _write(
         file = f"side-{len(tables)}.parquet"
         _frame(table).write_parquet(scratch / file)
         tables[name] = {"file": file, "sha256": _digest(scratch / file), "columns": _side(table)}
-    return {"format": FORMAT, "rows": rows, "columns": columns, "shards": shards, "sides": tables}
+    return {"format": FORMAT, "rows": rows, "whole": whole, "columns": columns, "shards": shards, "sides": tables}
 
 
-def _shard(scratch: Path, number: int, batch: Batch, group_rows: int) -> Table:
-    """Write one shard: its rows, and its requests where these have columns."""
+def _together(request_of: Tensor, requests: int) -> bool:
+    """Whether rows lie in the order of the requests, each of which has one."""
+    steps = request_of[1:] - request_of[:-1]
+    ends = not requests or (len(request_of) > 0 and int(request_of[0]) == 0 and int(request_of[-1]) == requests - 1)
+    return bool(ends and ((steps == 0) | (steps == 1)).all())
+
+
+def _shard(scratch: Path, number: int, batch: Batch, group_rows: int, whole: bool) -> Table:
+    """Write one shard: its rows, and its requests where these have columns.
+
+    Where requests are whole, groups end where these do, and row groups on disk are smaller than they: of one more than
+    a group little is read.
+    """
     flat = not _width(batch.request)
     frame = _frame(batch.row)
-    if not flat:
+    if whole or not flat:
         frame = frame.with_columns(pl.Series("#request", batch.request_of.int().numpy()))
     for name, matrix in (("label", batch.labels), ("valid", batch.valid)):
         if matrix is not None:
@@ -125,17 +143,26 @@ def _shard(scratch: Path, number: int, batch: Batch, group_rows: int) -> Table:
     if batch.targets is not None:
         frame = frame.with_columns(pl.Series("#targets", batch.targets.numpy()))
     shard: Table = {"file": f"rows-{number:05d}.parquet", "requests": None, "groups": []}
-    frame.write_parquet(scratch / shard["file"], row_group_size=group_rows)
+    frame.write_parquet(scratch / shard["file"], row_group_size=max(group_rows // 8, 1) if whole else group_rows)
     shard["sha256"] = _digest(scratch / shard["file"])
     if not flat:
         shard["requests"] = f"requests-{number:05d}.parquet"
         _frame(batch.request).write_parquet(scratch / shard["requests"], row_group_size=max(group_rows // 8, 1))
         shard["requests_sha256"] = _digest(scratch / shard["requests"])
-    for start in range(0, len(batch), group_rows):
-        asked = batch.request_of[start : start + group_rows]
-        low, high = (0, 0) if flat else (int(asked.min()), int(asked.max()) + 1)
+    for start, stop in pairwise(_edges(batch, group_rows, whole)):
+        asked = batch.request_of[start:stop]
+        low, high = (0, 0) if flat and not whole else (int(asked.min()), int(asked.max()) + 1)
         shard["groups"].append({"rows": len(asked), "low": low, "high": high})
     return shard
+
+
+def _edges(batch: Batch, group_rows: int, whole: bool) -> list[int]:
+    """Where groups begin and end, in rows."""
+    if not whole:
+        return [*range(0, len(batch), group_rows), len(batch)]
+    starts = np.searchsorted(batch.request_of.numpy(), np.arange(len(batch.request)))
+    first = np.unique(starts // group_rows, return_index=True)[1]
+    return [*starts[first].tolist(), len(batch)]
 
 
 def _described(batch: Batch) -> Table:
@@ -196,7 +223,7 @@ class Stream:
 
     With `shuffle`, row groups come in a random order and `window` rows of them are mixed at a time; without, shards
     are read in turn, `interleave` at a time. The order is a function of (seed, epoch, window) alone. Each shard is
-    checked against its sum when it is first read.
+    checked against its sum when it is first read. A batch is `batch_size` rows, or requests where these are whole.
     """
 
     def __init__(
@@ -220,9 +247,11 @@ class Stream:
                 raise ConfigError(f"should be at least 1, got {value}", where=f"loader.{name}", hint="correct it")
         self.folder = Path(folder)
         self._manifest = _manifest(self.folder)
-        if self.rows < ranks:
-            hint = "give more data, or start fewer ranks"
-            raise DataError(f"{self.rows} rows for {ranks} ranks", where=str(folder), hint=hint)
+        self.whole = bool(self._manifest.get("whole", False))
+        self.units = sum(self._units(group) for shard in self._manifest["shards"] for group in shard["groups"])
+        if self.units < ranks:
+            what = f"{self.units} {'requests' if self.whole else 'rows'} for {ranks} ranks"
+            raise DataError(what, where=str(folder), hint="give more data, or start fewer ranks")
         self.batch_size, self.seed, self.shuffle, self.prefetch = batch_size, seed, shuffle, prefetch
         self.drop_last, self.window, self.interleave = drop_last, window, interleave
         self.rank, self.ranks = rank, ranks
@@ -262,10 +291,14 @@ class Stream:
         return {name: getattr(self, name) for name in names} | {"data": self._manifest["seal"]}
 
     def _cuts(self) -> NDArray[np.int64]:
-        return cuts(self.rows, self.batch_size, self.rank, self.ranks, self.drop_last)
+        return cuts(self.units, self.batch_size, self.rank, self.ranks, self.drop_last)
+
+    def _units(self, group: Table) -> int:
+        """What is counted of a group."""
+        return int(group["high"] - group["low"] if self.whole else group["rows"])
 
     def _work(self) -> list[Work]:
-        """What this rank reads, in order: its equal share of the rows of all groups one after the other."""
+        """What this rank reads, in order: its equal share of all groups one after the other."""
         shards = self._manifest["shards"]
         found = [(shard, group) for shard, s in enumerate(shards) for group in range(len(s["groups"]))]
         groups = [(shard // self.interleave, group, shard) for shard, group in found]
@@ -274,12 +307,12 @@ class Stream:
             groups = [groups[at] for at in order]
         else:
             groups.sort()
-        share, more = divmod(self.rows, self.ranks)
+        share, more = divmod(self.units, self.ranks)
         low = self.rank * share + min(self.rank, more)
         high = low + share + (self.rank < more)
         work, start = [], 0
         for _, group, shard in groups:
-            n = shards[shard]["groups"][group]["rows"]
+            n = self._units(shards[shard]["groups"][group])
             a, b = max(low - start, 0), min(high - start, n)
             if a < b:
                 work.append((shard, group, a, b))
@@ -298,9 +331,9 @@ class Stream:
                     if start == at + len(held.order):
                         at, held = next(windows)
                     upto = min(stop, at + len(held.order))
-                    parts.append(held.batch.take(torch.from_numpy(held.order[start - at : upto - at])))
+                    parts.append(held.take(start - at, upto - at))
                     start = upto
-                yield self._finished(_concat(parts))
+                yield self._finished(concatenated(parts))
 
     def _windows(self, row: int) -> Generator[tuple[int, "_Window"], None, None]:
         """Windows from the one that holds `row` of this rank, each with the place of its first row."""
@@ -311,36 +344,49 @@ class Stream:
                 pieces.append([])
                 size = 0
             pieces[-1].append(piece)
-            size += piece[3] - piece[2]
+            size += self._rows(piece)
         sizes = [sum(piece[3] - piece[2] for piece in window) for window in pieces]
         starts = np.cumsum([0, *sizes])[:-1].tolist()
         first = int(np.searchsorted(starts, row, side="right")) - 1
         reads = ahead((self._read(piece) for window in pieces[first:] for piece in window), min(self.prefetch, 1))
         with closing(reads):
             for n in range(first, len(pieces)):
-                batch = _concat(list(islice(reads, len(pieces[n]))))
+                batch = concatenated(list(islice(reads, len(pieces[n]))))
                 order = np.arange(sizes[n])
                 if self.shuffle:
                     np.random.default_rng([self.seed, self.epoch, self.rank, n]).shuffle(order)
-                yield starts[n], _Window(batch, order)
+                offsets = None
+                if self.whole:
+                    offsets = np.searchsorted(batch.request_of.numpy(), np.arange(sizes[n] + 1))
+                yield starts[n], _Window(batch, order, offsets)
+
+    def _rows(self, piece: Work) -> int:
+        """Rows of a piece, about as many where it is a part of a group of whole requests."""
+        group = self._manifest["shards"][piece[0]]["groups"][piece[1]]
+        return int((piece[3] - piece[2]) * group["rows"] // self._units(group))
 
     def _read(self, piece: Work) -> Batch:
         """Rows of one group, with their requests; ids as narrow as they lie on disk."""
         number, group, low, high = piece
         shard, columns = self._manifest["shards"][number], self._manifest["columns"]
-        start = sum(g["rows"] for g in shard["groups"][:group]) + low
-        frame = self._open(shard["file"], shard["sha256"], start, high - low)
-        row = _columns(frame, columns["row"])
-        if shard["requests"] is None:
-            request, request_of = (
-                _columns(pl.DataFrame(height=len(frame)), columns["request"]),
-                torch.arange(len(frame)),
-            )
+        start = sum(g["rows"] for g in shard["groups"][:group])
+        first, last = shard["groups"][group]["low"], shard["groups"][group]["high"]
+        if self.whole:
+            first, last = first + low, first + high
+            frame = self._open(shard["file"], shard["sha256"], start, shard["groups"][group]["rows"])
+            inside = np.searchsorted(frame["#request"].to_numpy(), (first, last))
+            frame = frame.slice(inside[0], inside[1] - inside[0])
         else:
-            first, last = shard["groups"][group]["low"], shard["groups"][group]["high"]
-            asked = self._open(shard["requests"], shard["requests_sha256"], first, last - first)
-            request = _columns(asked, columns["request"])
+            frame = self._open(shard["file"], shard["sha256"], start + low, high - low)
+        row = _columns(frame, columns["row"])
+        request_of = torch.arange(len(frame))
+        if "#request" in frame.columns:
             request_of = torch.from_numpy(frame["#request"].to_numpy().astype(np.int64)) - first
+        if shard["requests"] is None:
+            asked = pl.DataFrame(height=last - first if self.whole else len(frame))
+        else:
+            asked = self._open(shard["requests"], shard["requests_sha256"], first, last - first)
+        request = _columns(asked, columns["request"])
         tasks = columns["tasks"]
         labels = _matrix(frame, [f"#label.{t}" for t in tasks]).float() if columns["labels"] else None
         valid = _matrix(frame, [f"#valid.{t}" for t in tasks]).bool() if columns["valid"] else None
@@ -391,10 +437,21 @@ class Stream:
 
 @dataclass(frozen=True)
 class _Window:
-    """Rows in memory and the order they are handed out in."""
+    """Rows in memory and the order they are handed out in: by row, or by request where these are whole: `offsets` then
+    are where the rows of each begin, and the last end.
+    """
 
     batch: Batch
     order: NDArray[np.int64]
+    offsets: NDArray[np.int64] | None = None
+
+    def take(self, start: int, stop: int) -> Batch:
+        """The start-th to the stop-th."""
+        rows = self.order[start:stop]
+        if self.offsets is not None:
+            low, counts = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+            rows = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)
+        return self.batch.take(torch.from_numpy(rows))
 
 
 def _manifest(folder: Path) -> Table:
@@ -445,7 +502,7 @@ def _wide(frame: pl.DataFrame, name: str, width: int) -> Tensor:
 # -------------------------------------------------------------------------------------------- batches
 
 
-def _concat(batches: list[Batch]) -> Batch:
+def concatenated(batches: list[Batch]) -> Batch:
     """Batches of the same columns, one after the other."""
     if len(batches) == 1:
         return batches[0]

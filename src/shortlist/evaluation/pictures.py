@@ -19,7 +19,7 @@ from shortlist.metrics.beyond import lorenz
 from shortlist.metrics.bootstrap import Estimate
 from shortlist.training import curves
 
-__all__ = ["draw", "drawn_data", "PALETTE"]
+__all__ = ["draw", "drawn_bars", "drawn_data", "drawn_trials", "PALETTE"]
 
 INK, SOFT, GRID = "#1d2430", "#5d6675", "#e4e7ec"
 BLUE, TEAL, ORANGE, GREY = "#5b8def", "#1f9d8a", "#e0803a", "#9aa4b2"
@@ -134,6 +134,46 @@ def _spread(drift: Drift) -> Any:
         .mark_bar(cornerRadiusEnd=2)
         .encode(y=y_of, x=x_of, yOffset=alt.YOffset("set:N"), color=alt.Color("color:N", scale=None))
     )
+
+
+def drawn_bars(rows: Sequence[tuple[str, Estimate]]) -> str:
+    """Values with their intervals as SVG, in the order given."""
+    return _svg(_bars([(name, estimate, BLUE) for name, estimate in rows], metric))
+
+
+def drawn_trials(
+    rows: Sequence[Mapping[str, Any]], now: float, metric_name: str, space: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """(title, words, SVG) of trials with a `value`: in order, with the best so far as a line; then by each option."""
+    best, points, line = -np.inf, [], []
+    for row in rows:
+        best = max(best, row["value"])
+        points.append({"x": row["number"], "y": row["value"]})
+        line.append({"x": row["number"], "y": best})
+    y_of = alt.Y("y:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=metric_name, tickCount=5))
+    x_of = alt.X("x:Q", axis=alt.Axis(title="trial", tickMinStep=1, format="d"))
+    dots = alt.Chart(alt.InlineData(values=points)).mark_circle(size=44, color=BLUE, opacity=0.9).encode(x=x_of, y=y_of)
+    steps = alt.Chart(alt.InlineData(values=line)).mark_line(color=TEAL, interpolate="step-after", strokeWidth=2)
+    rule = alt.Chart(alt.InlineData(values=[{"y": now}])).mark_rule(color=ORANGE, strokeDash=[4, 3], strokeWidth=1.4)
+    chart = alt.layer(rule.encode(y=y_of), steps.encode(x=x_of, y=y_of), dots).properties(width=520, height=240)
+    out = [("Trials in order", "the line is the best so far, the dashed one what the project has now", _svg(chart))]
+    panels = []
+    for key, part in space.items():
+        number = not hasattr(part, "values")
+        mine = [
+            {"x": row["options"][key] if number else json.dumps(row["options"][key]), "y": row["value"]}
+            for row in rows
+            if key in row["options"]
+        ]
+        across: Any = alt.X("x:N", axis=alt.Axis(title=key, labelAngle=-30))
+        if number:
+            scale = alt.Scale(type="log", nice=False) if part.log else alt.Scale(zero=False)
+            across = alt.X("x:Q", scale=scale, axis=alt.Axis(title=key, tickCount=4, format="~g"))
+        base = alt.Chart(alt.InlineData(values=mine), width=220, height=160)
+        panels.append(base.mark_circle(size=40, color=BLUE, opacity=0.85).encode(x=across, y=y_of))
+    if panels:
+        out.append(("By option", "each dot is a trial that came to its end", _svg(alt.concat(*panels, columns=3))))
+    return out
 
 
 def _exactly(value: float) -> Estimate:

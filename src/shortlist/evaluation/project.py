@@ -46,11 +46,11 @@ from shortlist.training.plan import Plan, plan_of
 
 if TYPE_CHECKING:  # they load torch
     from shortlist.dataset.logged import LoggedData
-    from shortlist.training.rankers import RankerData
+    from shortlist.training.rankers import RankerData, ToRank
 
 __all__ = [
-    "Data", "HeldOut", "Outcome", "Part", "open_data", "train", "held_out", "funnels", "scene_of", "evaluate",
-    "publish",
+    "Data", "HeldOut", "Outcome", "Part", "open_data", "train", "to_learn", "held_out", "funnels", "scene_of",
+    "evaluate", "publish",
 ]  # fmt: skip
 
 Part = Literal["valid", "test", "release"]
@@ -229,23 +229,19 @@ def _train_rankers(
     created_ms: int,
     progress: Progress | None,
 ) -> dict[str, Fitted]:
-    from shortlist.training.rankers import ToRank, ranker  # loads torch
+    from shortlist.training.rankers import ranker  # loads torch
 
     if data.schema.time_unit == "none":
         hint = "give schema.time, or leave [coarse] and [rank] out"
         raise ConfigError("rankers learn on later events, and this log has no times", where="ranking", hint=hint)
     folder = data.project.home / "models" / part
-    examples: ToRank
-    if data.project.config.ranking.rows == "logged":
-        examples = logged_data(data, log, progress)
-    else:
-        earlier, later = before_rankers(data, log)
+    if data.project.config.ranking.rows != "logged":
         fit(
-            _plans(data), earlier, catalogue, data.schema, folder / EARLY,
+            _plans(data), before_rankers(data, log)[0], catalogue, data.schema, folder / EARLY,
             snapshot=data.identity(part), created_ms=created_ms, progress=progress,
             features=data.features, known=data.known,
         )  # fmt: skip
-        examples = ranker_data(data, earlier, later, folder / EARLY, log)
+    examples = to_learn(data, part, progress)
     done: dict[str, Fitted] = {}
     for plan in rankers:
         started = time.perf_counter()
@@ -256,6 +252,18 @@ def _train_rankers(
         )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     return done
+
+
+def to_learn(data: Data, part: Part, progress: Progress | None = None) -> "ToRank":
+    """What the rankers of a part learn from: served slates, or what channels fitted to the time before theirs recall.
+
+    Raises ArtifactError where these channels were not fitted yet.
+    """
+    log = data.part(part)
+    if data.project.config.ranking.rows == "logged":
+        return logged_data(data, log, progress)
+    earlier, later = before_rankers(data, log)
+    return ranker_data(data, earlier, later, data.project.home / "models" / part / EARLY, log)
 
 
 def before_rankers(data: Data, log: Interactions) -> tuple[Interactions, Interactions]:
@@ -301,7 +309,7 @@ def ranker_data(
     funnel = next(iter(recipes.assemble(words, _opened(folder), data.catalogue).values()))
     candidates = in_budget(funnel.run(requests).candidates)
     held_users = rng.choice(np.unique(users), max(1, int(config.held * len(np.unique(users)))), replace=False)
-    outcomes = Outcomes.of(later, requests, schema)
+    outcomes = Outcomes.of(later, requests, schema, log=log)
     owners = np.repeat(np.arange(len(requests)), np.diff(outcomes.offsets))
     shown = funnel.keep(requests)(owners, outcomes.items)  # what the filters drop is never ranked, so it is no example
     outcomes = replace(outcomes, valid=outcomes.valid & shown[:, None])

@@ -163,15 +163,16 @@ def write_report(report: Report, path: Path) -> None:
 
     Raises ConfigError when the packages that draw it are not installed.
     """
-    _write(render(report), path)
+    replaced(render(report), path)
 
 
 def write_map(page: MapPage, path: Path) -> None:
     """The same for a map of items."""
-    _write(render_map(page), path)
+    replaced(render_map(page), path)
 
 
-def _write(page: str, path: Path) -> None:
+def replaced(page: str, path: Path) -> None:
+    """Put a text in the place of a file, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -282,6 +283,7 @@ def label(name: str) -> str:
     words = {
         "ndcg": "NDCG", "f1": "F1", "mrr": "MRR", "map": "MAP", "hit_rate": "Hit rate", "ild": "ILD", "gini": "Gini",
         "auc": "AUC", "gauc": "GAUC", "ne": "NE", "ece": "ECE", "calibration": "Σp / Σy",
+        "relaimpr": "RelaImpr",
     }  # fmt: skip
     return words.get(stem, stem.replace("_", " ").capitalize()) + at + cut
 

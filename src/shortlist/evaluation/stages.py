@@ -15,10 +15,10 @@ from shortlist.candidates import Candidates, Ragged, Requests
 from shortlist.evaluation.funnel import in_budget
 from shortlist.funnel.pipeline import Funnel, Stage
 from shortlist.metrics.calibration import Curve, curve
-from shortlist.metrics.ctr import auc, gauc, measure
+from shortlist.metrics.ctr import auc, gauc, measure, relative_improvement
 from shortlist.schema import Task
 
-__all__ = ["Staged", "Survival", "Judged", "judge", "sample"]
+__all__ = ["Staged", "Survival", "Judged", "judge", "labelled", "sample"]
 
 DEPTH = 30  # the ranker's best that a coarse cut should not lose
 CUTS = 40  # points of a survival curve
@@ -63,8 +63,8 @@ class Survival:
 class Judged:
     """One score against one label over the candidates in budget: `label` is a task, or `relevant`.
 
-    `metrics` as of `ctr.measure` for a probability, `auc` and `gauc` alone for any other score. `curve` for a
-    probability.
+    `metrics` as of `ctr.measure` for a probability, `auc` and `gauc` alone for any other score; beside them `relaimpr`,
+    how much more of an order the AUC is than the merge's. `curve` for a probability.
     """
 
     score: str
@@ -173,40 +173,61 @@ def judgements(
     the fused scores against what is relevant, unless a task has the very same labels.
 
     A task on an action is judged where that happened, a sampled one on all candidates. One whose labels are not 0 or 1
-    is left out: it is a value and no probability.
+    is left out: it is a value and no probability; of one whose score is a value the order alone is judged.
     """
     out: list[Judged] = []
     names = [stage.name for stage in reversed(stages)]
+    values = {f"{stage.name}.{task}" for stage in stages for task in getattr(stage.scorer, "values", ())}
     groups = candidates.owners
     relevant = found(candidates, offsets, labels) >= 0
     alike = False
     for n, (task, words) in enumerate(tasks.items()):
         if outcomes is None or not len(outcomes.items):
             break
-        at = found(candidates, outcomes.offsets, outcomes.items)
-        met = at >= 0
-        y = np.where(met, outcomes.labels[:, n][at], 0)
-        told = outcomes.valid[:, n][at]
-        known = met & told if isinstance(words.on, str) else ~met | told
+        known, y = labelled(candidates, outcomes, n, words)
         if not bool(known.any()) or not np.isin(y[known], (0.0, 1.0)).all():
             continue
         alike |= bool(known.all()) and bool(((y > 0) == relevant).all())
         for score in (*(f"{name}.{task}" for name in names), MERGE):
             column = candidates.scores.get(score)
             if column is not None:
-                out.append(judged(score, task, column[known], y[known], groups[known]))
+                order = score == MERGE or score in values
+                out.append(judged(score, task, column[known], y[known], groups[known], order=order))
     if not alike and len(candidates):
         out += [
             judged(name, "relevant", candidates.scores[name], relevant.astype(np.float64), groups, order=True)
             for name in (*names, MERGE)
         ]
-    return out
+    return compared(out)
+
+
+def compared(rows: Sequence[Judged]) -> list[Judged]:
+    """Each score beside the order it was given, the merge's on the same label: `relaimpr` of its AUC."""
+    base = {row.label: row.metrics["auc"] for row in rows if row.score == MERGE}
+    return [
+        replace(row, metrics={**row.metrics, "relaimpr": relative_improvement(row.metrics["auc"], base[row.label])})
+        if row.score != MERGE and row.label in base
+        else row
+        for row in rows
+    ]
+
+
+def labelled(candidates: Candidates, outcomes: Labelled, n: int, task: Task) -> tuple[Mask, NDArray[np.float32]]:
+    """Which candidates [N] carry the label of the n-th task, and the labels: on an action where that happened, of one
+    whose negatives are drawn all."""
+    if not len(outcomes.items):
+        return np.zeros(len(candidates), dtype=bool), np.zeros(len(candidates), dtype=np.float32)
+    at = found(candidates, outcomes.offsets, outcomes.items)
+    met = at >= 0
+    y = np.where(met, outcomes.labels[:, n][at], 0).astype(np.float32)
+    told = outcomes.valid[:, n][at]
+    return (met & told if isinstance(task.on, str) else ~met | told), y
 
 
 def judged(score: str, label: str, s: NDArray[Any], y: NDArray[Any], groups: Ints, *, order: bool = False) -> Judged:
     """A score column against labels. `order`: it is no probability, whatever its range."""
     s, y = s.astype(np.float64), y.astype(np.float64)
-    if order or score == MERGE:
+    if order:
         return Judged(score, label, {"auc": auc(s, y), "gauc": gauc(s, y, groups).value})
     return Judged(score, label, measure(s, y, groups), curve(s, y))
 

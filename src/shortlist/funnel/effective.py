@@ -110,14 +110,21 @@ def _trained(
     config: ChannelConfig | RankerConfig, name: str, options: Mapping[str, Any], schema: Schema
 ) -> dict[str, Any]:
     """How a model is trained, and its options."""
-    from shortlist.training.plan import plan_of  # a server has no use for it
+    from shortlist.training.plan import plan_of, trained_by  # a server has no use for it
 
     plan = plan_of(config, name, options)
-    shown: dict[str, Any] = {"train": {}, "loss": {}} | _shown(plan.config())
+    typed = plan.config()
+    shown: dict[str, Any] = {"train": {}, "loss": {}} | _shown(typed)
+    if (head := plan.head(typed)) is not None:
+        shown["heads"] = {"use": typed.heads["use"]} | _shown(head)
     if not plan.solves:
-        from shortlist.training.learn import settings  # loads torch
+        from shortlist.training.learn import settings, tables_of  # loads torch
 
         shown["train"], shown["loss"] = map(_shown, settings(plan, schema))
+        shown["tables"] = _shown(tables_of(plan))
+    if hasattr(plan.kind, "fit"):  # what does nothing is not shown, for it would be refused
+        shown["train"] = {key: shown["train"][key] for key in trained_by(plan.kind)}
+        del shown["loss"], shown["tables"]
     return shown
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.candidates import Candidates, Requests
+from shortlist.candidates import Candidates, Requests, Slates
 from shortlist.funnel.pipeline import BACKFILL, BELOW, NOT_SELECTED, OVER_BUDGET, Channel, Funnel, Keep, mend, sound
 from shortlist.funnel.trace import SELECTED, depth, last_score, reasons
 
@@ -22,7 +22,8 @@ def explain(funnel: Funnel, requests: Requests, item: int) -> dict[str, Any]:
     `fate` is what `run` says: `selected`, a filter's name, `over_budget`, `not_selected`; `not_recalled` for what is no
     candidate. `filters` name -> whether it lets the item through, candidate or not. Where a channel did not bring the
     item, its would-be rank is found by asking that channel for everything; None where it does not know the item, or
-    failed.
+    failed. `features`: what the last stage that scored it would say without each feature that it reads (`score`; what
+    the feature adds is `change`), those that change most first; none where no stage did.
     """
     if len(requests) != 1:
         raise ValueError(f"one request at a time, got {len(requests)}")
@@ -33,12 +34,14 @@ def explain(funnel: Funnel, requests: Requests, item: int) -> dict[str, Any]:
     allow = [f"the filter {name!r} letting it through" for name, ok in filters.items() if not ok]
     channels = [_channel(channel, requests, funnel.keep(requests), item) for channel in funnel.channels]
     out: dict[str, Any] = {"filters": filters, "channels": channels, "position": None, "scores": {}, "brought_by": []}
+    out["features"] = []
     at = np.flatnonzero(candidates.items == item)
     if not len(at):
         return out | {"fate": "not_recalled", "stage": "recall", "would_move": [*allow, _recall(channels)]}
     row = int(at[0])
     out["scores"] = {n: float(column[row]) for n, column in candidates.scores.items() if np.isfinite(column[row])}
     out["brought_by"] = reasons(slates, row)
+    out["features"] = _features(funnel, slates, row)
     shown = slates.picks.tolist()
     if row in shown:
         stage = BACKFILL if candidates.rank[row, -1] > 0 else "select"
@@ -48,6 +51,28 @@ def explain(funnel: Funnel, requests: Requests, item: int) -> dict[str, Any]:
         return out | {"fate": fate, "stage": "filter", "would_move": allow}
     stage = "merge" if fate == OVER_BUDGET else "select" if fate == NOT_SELECTED else fate.removeprefix(BELOW)
     return out | {"fate": fate, "stage": stage, "would_move": [_score(candidates, row, fate)]}
+
+
+def _features(funnel: Funnel, slates: Slates, row: int) -> list[dict[str, Any]]:
+    """What each feature adds to the score of the last stage that had the candidate, and the score without it."""
+    candidates = slates.candidates
+    for stage in reversed(funnel.stages):
+        column, ablated = candidates.scores.get(stage.name), getattr(stage.scorer, "ablated", None)
+        if column is None or not np.isfinite(column[row]) or ablated is None:
+            continue
+        one = candidates.only(np.array([row]))
+        try:
+            names, tasks, many = ablated(slates.requests, one)
+            fused = stage.fused(tasks, many)
+        except Exception:
+            LOG.exception("%s cannot explain", stage.name)
+            return []
+        changes = fused[0] - fused[1:]
+        order = np.lexsort((np.arange(len(names)), -np.abs(changes)))
+        return [
+            {"feature": names[n], "score": float(fused[1 + n]), "change": float(changes[n])} for n in order.tolist()
+        ]
+    return []
 
 
 def _score(candidates: Candidates, row: int, fate: str) -> str:

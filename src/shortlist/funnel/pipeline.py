@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from shortlist.candidates import ALIVE, BACKFILL, Candidates, Mask, Ragged, Requests, Slates, stack
 from shortlist.errors import ConfigError
 from shortlist.expressions import Expression
+from shortlist.schema import Profiles
 
 __all__ = [
     "Funnel",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 OVER_BUDGET, NOT_SELECTED, BELOW = "over_budget", "not_selected", "below_"
+ITEM = "item."  # before the name of a field, in fuse
 LOG = logging.getLogger("shortlist.funnel")
 
 Keys = NDArray[np.int64]
@@ -114,12 +116,37 @@ class Channel:
 
 @dataclass(frozen=True)
 class Stage:
-    """Score the living, fuse the tasks into one score, keep the best `keep` (None: all); others end `below_<name>`."""
+    """Score the living, fuse the tasks into one score, keep the best `keep` (None: all); others end `below_<name>`.
+
+    `fuse` reads the tasks, `merge` and, as `item.<field>`, dense fields of `items`.
+    """
 
     name: str
     scorer: Scorer
     fuse: Expression
     keep: int | None = None
+    items: Profiles | None = None
+
+    def fused(
+        self, tasks: Mapping[str, Scores], candidates: Candidates, *, strict: bool = False
+    ) -> NDArray[np.float64]:
+        """One score of each candidate [N], from its tasks and `merge`. If strict, raises ConfigError where finite
+        numbers make none."""
+        terms: dict[str, NDArray[Any]] = {"merge": candidates.scores["merge"], **tasks}
+        for name in self.fuse.names:
+            if name.startswith(ITEM) and self.items is not None:
+                values = self.items.take(name.removeprefix(ITEM), candidates.items, np.nan)
+                terms[name] = values.astype(np.float64)
+        # float32 would make of a small power nothing
+        terms = {name: column.astype(np.float64) for name, column in terms.items()}
+        fused = np.asarray(self.fuse(terms, len(candidates), candidates.offsets), dtype=np.float64)
+        if fused.shape != candidates.items.shape:
+            raise ValueError(
+                f"stage {self.name!r} returned scores of shape {fused.shape}, not {candidates.items.shape}"
+            )
+        if strict:
+            _sound_fuse(self, terms, fused)
+        return fused
 
 
 @dataclass(frozen=True)
@@ -313,13 +340,9 @@ class Funnel:
             if deadline is not None and time.monotonic() >= deadline:
                 _note(degraded, f"late:{stage.name}", everyone)
                 return candidates, scores
-            tasks = stage.scorer.score(requests, candidates.only(living))
-            terms = {"merge": candidates.scores["merge"][living], **tasks}
-            fused = np.asarray(stage.fuse(terms, len(living)), dtype=np.float64)
-            if fused.shape != living.shape:
-                raise ValueError(f"stage {stage.name!r} returned scores of shape {fused.shape}, not {living.shape}")
-            if strict:
-                _sound_fuse(stage, terms, fused)
+            among = candidates.only(living)
+            tasks = stage.scorer.score(requests, among)
+            fused = stage.fused(tasks, among, strict=strict)
         except Exception as error:
             if strict:
                 raise
@@ -440,9 +463,14 @@ def _finite(
 
 
 def _sound_fuse(stage: Stage, terms: Mapping[str, NDArray[Any]], fused: NDArray[np.float64]) -> None:
-    """Raises ConfigError where the expression makes of finite numbers what is none."""
+    """Raises ConfigError where the expression makes of finite numbers what is none, or a field that it reads is
+    missing."""
     lost = ~np.isfinite(fused)
-    for name in stage.fuse.names:
+    for name in sorted(stage.fuse.names):
+        unknown = lost & ~np.isfinite(terms[name])
+        if name.startswith(ITEM) and bool(unknown.any()):
+            what = f"{name} is missing for {int(unknown.sum())} of {len(lost)} candidates"
+            raise ConfigError(what, where=f"{stage.name}.fuse", hint=f"write coalesce({name}, 0), or another value")
         lost &= np.isfinite(terms[name])
     if bool(lost.any()):
         what = f"{stage.fuse.text!r} is not finite for {int(lost.sum())} of {len(lost)} candidates"

@@ -6,6 +6,7 @@ The document is plain JSON and names parts by their files, so a server needs no 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -30,7 +31,7 @@ from shortlist.expressions import Expression
 from shortlist.features.content import stored, with_vectors
 from shortlist.features.featureset import FeatureSet
 from shortlist.forms import Lists, Vectors
-from shortlist.funnel.pipeline import Channel, Funnel, Source, Stage
+from shortlist.funnel.pipeline import ITEM, Channel, Funnel, Source, Stage
 from shortlist.index.building import opened
 from shortlist.index.lists import Elsewhere
 from shortlist.schema import Catalogue, Schema
@@ -111,7 +112,12 @@ def document(
             hint = f"write fuse over {', '.join(tasks)}"
             raise ConfigError("several tasks and no word how they become one score", where=f"{name}.fuse", hint=hint)
         stages[name] = {"model": ranker.use, "fuse": ranker.fuse or tasks[0], "keep": ranker.keep, "tasks": tasks}
-        _fuse(name, stages[name])
+        _fuse(name, stages[name], schema)
+    for name, scene in scenes.items():
+        if scene["fuse"] and not scene["stages"]:
+            what = "there is no stage whose score it could be"
+            raise ConfigError(what, where=f"scene.{name}.fuse", hint="add [rank] use = ..., or take fuse away")
+        _staged(f"scene.{name}", scene, stages, schema)
     fallback = next((c.name for c in config.recall if source_of(models[c.name]) == "popular"), None)
     return {
         "schema": plain(schema), "features": FeatureSet.of(config.feature, schema, folder).words(),
@@ -122,7 +128,7 @@ def document(
 
 def _inherit(config: ProjectConfig, scene: SceneConfig) -> SceneConfig:
     """A scene with what it leaves open taken from the project."""
-    return dataclasses.replace(
+    return replace(
         scene,
         channels=scene.channels if scene.channels is not None else tuple(c.name for c in config.recall),
         stages=scene.stages if scene.stages is not None else _stages(config),
@@ -176,7 +182,9 @@ def assemble(
         if name == document["fallback"]:
             fallback = sources[name].source if elsewhere is None else kind(options, made.form(), schema, **needed)
     stages = {
-        name: Stage(name, _restored(artifact(name), schema, read), _fuse(name, table), table["keep"])
+        name: Stage(
+            name, _restored(artifact(name), schema, read), _fuse(name, table, schema), table["keep"], catalogue.items
+        )
         for name, table in document.get("stages", {}).items()
     }
     funnels = {}
@@ -187,7 +195,10 @@ def assemble(
             channels=tuple(sources[name] for name in names),
             merger=_part(MERGERS, table["merge"], f"{where}.merge", tuple(names)),
             filters=_parts(FILTERS, [{"use": "excluded"}, *table["filters"]], f"{where}.filters", schema, catalogue),
-            stages=tuple(stages[name] for name in table.get("stages") or ()),
+            stages=tuple(
+                stages[name] if fuse is None else replace(stages[name], fuse=fuse)
+                for name, fuse in _staged(where, table, document.get("stages", {}), schema).items()
+            ),
             boosters=tuple(_parts(BOOSTERS, table["boosts"], f"{where}.boosts", schema, catalogue).values()),
             selector=_part(SELECTORS, table["rerank"], f"{where}.rerank", schema, catalogue.items),
             budget=table["budget"],
@@ -216,17 +227,34 @@ def _restored(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Any:
     return restore(artifact, schema, catalogue)
 
 
-def _fuse(name: str, table: Mapping[str, Any]) -> Expression:
-    """The stage's expression over tasks and the merge's score. Raises ConfigError for any other name, and for one that
-    gives no number."""
-    fuse = Expression.parse(table["fuse"], f"{name}.fuse")
+def _fuse(name: str, table: Mapping[str, Any], schema: Schema) -> Expression:
+    """The stage's expression over tasks, the merge's score and numbers of items. Raises ConfigError for any other name,
+    and for one that gives no number."""
+    fuse = Expression.parse(table["fuse"], f"{name}.fuse", ranks=True)
+    numbers = [f"{ITEM}{field}" for field, kind in schema.items.items() if kind.kind == "dense"]
     for word in sorted(fuse.names):
-        if word not in (*table["tasks"], "merge"):
+        if word.startswith(ITEM) and word not in numbers:
+            field = word.removeprefix(ITEM)
+            what = f"{word} is no number" if field in schema.items else f"no item field is called {field!r}"
+            raise ConfigError(what, where=f"{name}.fuse", hint=nearest(word, numbers))
+        if word not in (*table["tasks"], "merge", *numbers):
             raise ConfigError(f"no task is called {word!r}", where=f"{name}.fuse", hint=nearest(word, table["tasks"]))
     if fuse({word: np.ones(1) for word in fuse.names}, 1).dtype.kind not in "biuf":
         hint = f"write a score, e.g. {table['tasks'][0]} * merge"
         raise ConfigError(f"{table['fuse']!r} is no number", where=f"{name}.fuse", hint=hint)
     return fuse
+
+
+def _staged(
+    where: str, scene: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]], schema: Schema
+) -> dict[str, Expression | None]:
+    """A scene's stages in order, the last with the scene's own expression where it has one. Raises ConfigError."""
+    names = tuple(scene.get("stages") or ())
+    own = scene.get("fuse")
+    return {
+        name: _fuse(where, {**stages[name], "fuse": own}, schema) if own and name == names[-1] else None
+        for name in names
+    }
 
 
 def _part(package: str, table: Mapping[str, Any], where: str, *given: Any) -> Any:

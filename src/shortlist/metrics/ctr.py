@@ -16,7 +16,7 @@ from shortlist.metrics.calibration import ece, ratio
 
 __all__ = [
     "auc", "gauc", "Grouped", "logloss", "normalized_entropy", "relative_improvement", "rate", "measure",
-    "Histogram", "permutation_importance",
+    "Histogram", "Lost", "permutation_importance",
 ]  # fmt: skip
 
 CLIP = 1e-7
@@ -145,20 +145,38 @@ class Histogram:
         return rate(pairs, float(self.positives.sum()) * float(self.negatives.sum()))
 
 
+@dataclass(frozen=True)
+class Lost:
+    """AUC lost when a column is shuffled: `auc` [P], of each shuffle, and `by_group` [G], each group's own in the mean
+    over the shuffles (NaN for a group of one class) with its `rows` [G]: weighted by these their mean is GAUC lost."""
+
+    auc: Real
+    by_group: Real
+    rows: Ints
+
+
 def permutation_importance(
     score: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]],
     columns: Mapping[str, NDArray[Any]],
     y: NDArray[Any],
     rng: np.random.Generator,
     repeats: int = 3,
-) -> dict[str, float]:
-    """AUC lost when one column [N, ...] is shuffled, its mean over `repeats`: what `score` takes from it alone.
+    groups: NDArray[Any] | None = None,
+) -> dict[str, Lost]:
+    """What `score` takes from each column [N, ...] alone: AUC lost when just that one is shuffled, `repeats` times;
+    without `groups` [N] all rows are one.
 
     Columns that say the same stand in for one another, so each of them may lose nothing.
     """
-    whole = auc(score(columns), y)
+    codes = np.zeros(len(y), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    whole = score(columns)
+    base, (each, rows) = auc(whole, y), _aucs(whole, y, codes)
     lost = {}
     for name, column in columns.items():
-        shuffled = [auc(score({**columns, name: column[rng.permutation(len(column))]}), y) for _ in range(repeats)]
-        lost[name] = whole - float(np.mean(shuffled))
+        found, own = [], []
+        for _ in range(repeats):
+            s = score({**columns, name: column[rng.permutation(len(column))]})
+            found.append(base - auc(s, y))
+            own.append(each - _aucs(s, y, codes)[0])
+        lost[name] = Lost(np.array(found), np.mean(own, axis=0), rows)
     return lost

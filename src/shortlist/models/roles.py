@@ -1,7 +1,11 @@
 """What a model implements, by role: protocols, no base class. The file's place says the role, its name is what
 a config says."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shortlist.dataset.interactions import Interactions
 from shortlist.forms import Built, Form
@@ -12,7 +16,7 @@ if TYPE_CHECKING:  # a solver runs without torch
 
     from shortlist.batch import Batch, Columns, Layout
 
-__all__ = ["Solver", "Retriever", "CoarseRanker", "Ranker"]
+__all__ = ["Solver", "Retriever", "CoarseRanker", "Ranker", "Head", "TableRanker"]
 
 
 @runtime_checkable
@@ -82,3 +86,60 @@ class Ranker(Protocol):
     def __init__(self, config: Any, layout: "Layout") -> None: ...
 
     def forward(self, batch: "Batch") -> "dict[str, Tensor]": ...
+
+
+class TableRanker(Protocol):
+    """A ranker that learns without gradients, from all rows at once or one by one, on numpy columns.
+
+    `uses` names the keys of the table `train` that it has use for, beside `history`, `seed` and `calibration`. `margin`
+    says that its scores order rows and are no log-odds: then every task is calibrated.
+    """
+
+    Config: ClassVar[Any]
+    uses: ClassVar[tuple[str, ...]]
+    margin: ClassVar[bool]
+
+    def __init__(self, config: Any, layout: "Layout") -> None: ...
+
+    @staticmethod
+    def ready(where: str) -> None:
+        """Raises ConfigError where a package that it needs is not installed."""
+        ...
+
+    def fit(
+        self, train: "Iterable[Batch]", held: "Iterable[Batch]", *, seed: int = 0, threads: int = 1
+    ) -> dict[str, float]:
+        """Learn from batches, in order of time and the same each time they are asked for; `held` ones say when to
+        stop. Returns what is told of it."""
+        ...
+
+    def score(self, batch: "Batch") -> dict[str, NDArray[np.float32]]:
+        """task -> logit or margin [B]."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
+        """What was learned, as plain values, arrays and texts."""
+        ...
+
+    @classmethod
+    def restored(
+        cls,
+        config: Any,
+        layout: "Layout",
+        words: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        texts: Mapping[str, str],
+    ) -> Self:
+        """From a `state`. Raises ArtifactError for one of another layout."""
+        ...
+
+
+class Head(Protocol):
+    """A torch module of models/multitask/, between a ranker's representation (`width` wide) and the logits of the
+    layout's tasks, in their order. What it looks up itself it reads from the batch, in tables of its own."""
+
+    Config: ClassVar[Any]
+
+    def __init__(self, config: Any, width: int, layout: "Layout") -> None: ...
+
+    def forward(self, x_BH: "Tensor", batch: "Batch | None" = None) -> "dict[str, Tensor]": ...

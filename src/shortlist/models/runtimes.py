@@ -29,6 +29,7 @@ from shortlist.artifact import Artifact, Manifest
 from shortlist.batch import Batch, Columns, Group, Layout, Side
 from shortlist.candidates import Candidates, Requests
 from shortlist.models.blocks.fields import dense
+from shortlist.models.tabular import Tabular
 
 if TYPE_CHECKING:
     from shortlist.models.learned import Learned
@@ -39,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 LOG = logging.getLogger("shortlist.models")
+ITSELF = "itself"  # what a table ranker runs on
 RECORD = "runtime"  # the key of an artifact's config that says what was chosen, and its graph's name
 TOLERANCE = 1e-5  # of a logit, and relative to it where it is beyond 1
 MARGIN = 0.9  # a runtime is worth its trouble when it takes at most this share of a plainer one's time
@@ -387,9 +389,12 @@ def settle(
     rng: np.random.Generator,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What an artifact is to be amended by: the record of the choice for its config, and the graph if it was chosen."""
-    found, left_out, content = offers(learned, manifest, names)
+    alone = isinstance(learned.model, Tabular)  # nothing else can run it
+    found, left_out, content = offers(learned, manifest, () if alone else names)
+    if alone:
+        found = {ITSELF: found["torch"]}
     took = measure(learned, found, requests, candidates, rng)
-    use = choose(took)
+    use = ITSELF if alone else choose(took)
     per = round(len(candidates) / max(1, len(requests)))
     record = {
         "use": use,
@@ -409,7 +414,7 @@ def opened(artifact: Artifact, learned: "Learned") -> Runtime:
             return tested(learned, Onnx(artifact.graph(RECORD), learned.layout))
         if use == "aot":
             return tested(learned, Aot(cached(manifest), learned.layout))
-        if use != "torch":
+        if use not in ("torch", ITSELF):
             raise NotOfferedError("this version does not know it")
     except NotOfferedError as reason:
         LOG.warning("%s runs on torch, not on %s: %s", manifest.name, use, reason)

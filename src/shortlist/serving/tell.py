@@ -13,6 +13,7 @@ FILTERS = {
     "available": "it is not in the catalogue of this release, or outside its availability window",
     "excluded": "the request ruled it out",
 }
+LITTLE = 1e-4  # a change of a score that is not worth a word
 FATES = {
     "over_budget": "It was recalled, but too far down to stay within the scene's budget of candidates.",
     "below_coarse": "The coarse ranker put it below the items that went on to the ranker.",
@@ -43,6 +44,10 @@ def tell(found: Mapping[str, Any], requests: Requests, item: int) -> list[str]:
             out.append(f"{name} ranks it {rank}, outside its quota of {quota}.")
     others = [name for name, ok in found["filters"].items() if not ok and name != fate]
     out += [f"The filter '{name}' would drop it as well: {FILTERS.get(name, 'it does not pass')}." for name in others]
+    most = [part for part in found["features"] if abs(part["change"]) > LITTLE][:3]
+    if most:
+        adds = ", ".join(f"{part['feature']} {part['change']:+.3g}" for part in most)
+        out.append(f"What adds most to its score, or takes most of it: {adds}.")
     if found["would_move"]:
         out.append(f"What would change this: {', and '.join(found['would_move'])}.")
     if item in requests.history.items and fate != "seen":

@@ -206,7 +206,8 @@ class Trace(Struct):
 
 class Explanation(Struct):
     """What became of one item for one user. `fate` is `selected`, a filter's name, `over_budget`, `not_selected` or
-    `not_recalled`; `would_move` what would change it; `words` the same in sentences."""
+    `not_recalled`; `would_move` what would change it; `words` the same in sentences. `features` says what the ranker's
+    score of it would be without each feature (`score`), and what that feature adds (`change`)."""
 
     user: str
     item: str
@@ -221,6 +222,7 @@ class Explanation(Struct):
     channels: list[dict[str, Any]]
     brought_by: list[dict[str, Any]]
     scores: dict[str, float]
+    features: list[dict[str, Any]]
     would_move: list[str]
     words: list[str]
 

@@ -4,7 +4,7 @@ Import this only inside a function: it loads numba. A loop releases the interpre
 share its rows.
 """
 
-__all__ = ["loop", "in_blocks"]
+__all__ = ["loop", "summing", "dividing", "in_blocks"]
 
 import hashlib
 import os
@@ -24,10 +24,26 @@ Base: Any = caching.IndexDataCacheFile  # numba has no types
 def loop(function: F) -> F:
     """Compile on first call. The result is cached beside the source, else in the user's cache folder
     (NUMBA_CACHE_DIR moves it); where neither can be written, every process compiles for itself."""
+    return _compiled(function, False)
+
+
+def summing(function: F) -> F:
+    """As `loop`, for one whose sums may be taken in any order, several terms at once. What rounding does then is a
+    matter of the processor, not of the threads."""
+    return _compiled(function, {"reassoc", "contract", "nsz"})
+
+
+def dividing(function: F) -> F:
+    """As `loop`, for one whose divisions by zero are infinite and stop nothing: several are done at once."""
+    return _compiled(function, False, "numpy")
+
+
+def _compiled(function: F, fastmath: bool | set[str], errors: str = "python") -> F:
+    how: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": errors}
     try:
-        made = njit(nogil=True, cache=True)(function)
+        made = njit(cache=True, **how)(function)
     except RuntimeError:  # numba found no folder it may write to
-        return cast(F, njit(nogil=True)(function))
+        return cast(F, njit(**how)(function))
     if cache := getattr(made, "_cache", None):  # none where compiling is switched off
         files = cache._cache_file
         stamp = _stamp(files._source_stamp, function.__globals__)

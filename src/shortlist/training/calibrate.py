@@ -1,8 +1,8 @@
 """Scores as probabilities: undo negative down-sampling, or fit a map on later events held out (He et al., ADKDD 2014).
 
-p in 0..1, z logits, N examples. Negatives kept with rate alpha: p_true = alpha p / ((1 - p) + alpha p), in logits
+z logits, N examples. Negatives kept with rate alpha: p_true = alpha p / ((1 - p) + alpha p), in logits
 z_true = z + ln alpha; positives of weight c shift by -ln c. Platt (1999) fits sigmoid(a z + b); isotonic regression a
-step-wise increasing map (Zadrozny & Elkan, KDD 2002).
+step-wise increasing map (Zadrozny & Elkan, KDD 2002), or a falling one.
 """
 
 import math
@@ -13,25 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from shortlist.errors import DataError
 
-__all__ = ["undo_sampling", "redo_sampling", "undo_shift", "Platt", "platt", "Isotonic", "isotonic"]
+__all__ = ["undo_shift", "Platt", "platt", "Isotonic", "isotonic", "falling", "corners"]
 
 Floats = NDArray[np.float64]
-
-
-def undo_sampling(p: ArrayLike, alpha: float) -> Floats:
-    """Probabilities among all examples, from those learned where a share `alpha` of the negatives was kept."""
-    p = np.asarray(p, dtype=np.float64)
-    kept = _kept(alpha) * p
-    out: Floats = kept / ((1 - p) + kept)
-    return out
-
-
-def redo_sampling(p: ArrayLike, alpha: float) -> Floats:
-    """The inverse of `undo_sampling`."""
-    p = np.asarray(p, dtype=np.float64)
-    dropped = _kept(alpha) * (1 - p)
-    out: Floats = p / (p + dropped)
-    return out
 
 
 def undo_shift(alpha: float = 1.0, positive_weight: float = 1.0) -> float:
@@ -39,14 +23,10 @@ def undo_shift(alpha: float = 1.0, positive_weight: float = 1.0) -> float:
     if not positive_weight > 0:
         what = f"positives of weight {positive_weight:g}"
         raise DataError(what, where="calibration", hint="a weight is above 0")
-    return math.log(_kept(alpha)) - math.log(positive_weight)
-
-
-def _kept(alpha: float) -> float:
     if not 0 < alpha <= 1:
         what = f"a share of {alpha:g} of the negatives was kept"
         raise DataError(what, where="calibration", hint="the share is above 0 and at most 1")
-    return alpha
+    return math.log(alpha) - math.log(positive_weight)
 
 
 @dataclass(frozen=True)
@@ -67,23 +47,25 @@ class Platt:
         return z
 
 
-def platt(z: ArrayLike, labels: ArrayLike, steps: int = 100) -> Platt:
+def platt(z: ArrayLike, labels: ArrayLike, weights: ArrayLike = 1.0, steps: int = 100) -> Platt:
     """The likeliest map, by Newton's method on labels pulled from 0 and 1 as in Platt's paper.
 
     (n1 + 1) / (n1 + 2) stands for 1 and 1 / (n0 + 2) for 0, so that scores which part the classes have an answer too.
+    An example counts as many times as its weight says.
     """
     z, y = _examples(z, labels)
-    positives = float(y.sum())
-    target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (len(y) - positives + 2))
+    times = np.broadcast_to(np.asarray(weights, dtype=np.float64), y.shape)
+    positives, negatives = float(times @ y), float(times @ (1 - y))
+    target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     x = np.stack([z, np.ones_like(z)], axis=1)
-    w = np.array([0.0, math.log((positives + 1) / (len(y) - positives + 1))])
-    loss = _log_loss(x @ w, target)
+    w = np.array([0.0, math.log((positives + 1) / (negatives + 1))])
+    loss = _log_loss(x @ w, target, times)
     for _ in range(steps):
         p = _sigmoid(x @ w)
-        slope = x.T @ (p - target)
-        curve = x.T @ (x * (p * (1 - p))[:, None]) + 1e-12 * np.eye(2)
+        slope = x.T @ (times * (p - target))
+        curve = x.T @ (x * (times * p * (1 - p))[:, None]) + 1e-12 * np.eye(2)
         move, length = np.linalg.solve(curve, slope), 1.0
-        while (after := _log_loss(x @ (w - length * move), target)) > loss and length > 1e-10:
+        while (after := _log_loss(x @ (w - length * move), target, times)) > loss and length > 1e-10:
             length /= 2
         if loss - after <= 1e-12 * abs(loss):
             break
@@ -103,14 +85,32 @@ class Isotonic:
         return out
 
 
-def isotonic(scores: ArrayLike, labels: ArrayLike) -> Isotonic:
-    """The nearest map in squares that never falls (pool adjacent violators); equal scores are one point."""
+def isotonic(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike = 1.0) -> Isotonic:
+    """The nearest map in squares that never falls (pool adjacent violators); equal scores are one point. An example
+    counts as many times as its weight says."""
+    return _pooled(*_examples(scores, labels), weights)
+
+
+def falling(x: ArrayLike, y: ArrayLike) -> Isotonic:
+    """The same of any numbers y, never rising."""
+    return _pooled(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), increasing=False)
+
+
+def _pooled(x: Floats, y: Floats, weights: ArrayLike = 1.0, *, increasing: bool = True) -> Isotonic:
     from scipy.optimize import isotonic_regression
 
-    scores, y = _examples(scores, labels)
-    x, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    means = np.bincount(place, weights=y) / counts
-    return Isotonic(x, np.asarray(isotonic_regression(means, weights=counts).x, dtype=np.float64))
+    at, place = np.unique(x, return_inverse=True)
+    times = np.broadcast_to(np.asarray(weights, dtype=np.float64), y.shape)
+    counts = np.bincount(place, weights=times)
+    means = np.bincount(place, weights=times * y) / counts
+    return Isotonic(at, np.asarray(isotonic_regression(means, weights=counts, increasing=increasing).x, dtype=float))
+
+
+def corners(found: Isotonic) -> Floats:
+    """The points [2, K] of a map between which it is straight: the ends of each level."""
+    inner = np.zeros(len(found.y), dtype=bool)
+    inner[1:-1] = (found.y[1:-1] == found.y[:-2]) & (found.y[1:-1] == found.y[2:])
+    return np.stack([found.x[~inner], found.y[~inner]])
 
 
 def _examples(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
@@ -131,5 +131,5 @@ def _sigmoid(z: Floats) -> Floats:
     return out
 
 
-def _log_loss(z: Floats, target: Floats) -> float:
-    return float((np.logaddexp(0, z) - target * z).sum())
+def _log_loss(z: Floats, target: Floats, times: Floats) -> float:
+    return float((times * (np.logaddexp(0, z) - target * z)).sum())

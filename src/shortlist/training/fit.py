@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortlist.artifact import Artifact, Manifest, check_fits, load, save
 from shortlist.config import ChannelConfig, IndexConfig, find, plain
@@ -16,6 +16,9 @@ from shortlist.forms import Built, Form, Vectors
 from shortlist.index.building import Asking, Indexed, indexed
 from shortlist.schema import Catalogue, Schema
 from shortlist.training.plan import RECALL, Plan, linked
+
+if TYPE_CHECKING:  # it loads torch
+    from shortlist.training.loop import Step
 
 __all__ = ["Fitted", "Progress", "fit", "index_of", "models_of", "fitted"]
 
@@ -49,12 +52,14 @@ def fit(
     progress: Progress | None = None,
     features: FeatureSet | None = None,
     known: Known | None = None,
+    watch: "Callable[[Step], None] | None" = None,
 ) -> dict[str, Fitted]:
     """Fit each channel on the events that show interest, into `folder`.
 
     Interactions of weight 0 (impressions) teach nothing. A model with gradients keeps its run under `.runs`: stopped,
     it goes on from there. Of the `features`, for which `known` answers, retrievers read those of requests: an item's
-    vector is made before anyone asks. Raises DataError where nothing is left to learn from.
+    vector is made before anyone asks. `watch` is given every step of a model with gradients. Raises DataError where
+    nothing is left to learn from.
     """
     interest = interactions.where(schema.weights[interactions.actions] > 0)
     if not len(interest):
@@ -77,7 +82,7 @@ def fit(
             manifest = retriever(
                 plan, interest, catalogue, schema, folder / plan.name,
                 run=folder / ".runs" / plan.name, snapshot=snapshot, created_ms=created_ms, progress=progress,
-                features=features, known=known,
+                features=features, known=known, watch=watch,
             )  # fmt: skip
         done[plan.name] = Fitted(plan.name, folder / plan.name, manifest, time.perf_counter() - started)
     if progress:

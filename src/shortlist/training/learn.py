@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +12,9 @@ import torch
 from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
+from shortlist.batch import Tables
 from shortlist.candidates import Candidates, Requests
-from shortlist.config import Count, build, frozen, nearest
+from shortlist.config import Count, Positive, build, frozen
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.assemble import Assembler
@@ -24,16 +25,19 @@ from shortlist.schema import Catalogue, Schema
 from shortlist.training.fit import Progress
 from shortlist.training.hard import check
 from shortlist.training.loop import Loop, Step
-from shortlist.training.objectives.bce import Bce
+from shortlist.training.objectives.bce import Bce, check_loss
 from shortlist.training.objectives.pairwise import Pairwise
 from shortlist.training.objectives.pointwise import Pointwise
 from shortlist.training.objectives.softmax import Softmax
 from shortlist.training.plan import PACKAGES, Plan
 
-__all__ = ["Training", "settings", "reads_of", "threads", "named", "own", "encoded", "featured", "tell"]
+__all__ = ["Training", "settings", "tables_of", "reads_of", "threads", "named", "own", "encoded", "featured", "tell"]
 
 LOG = logging.getLogger("shortlist.training")
-ALONE = {"retriever": ("objective", "frequency", "held"), "ranker": ("calibration",)}  # who has use for what
+ALONE = {  # who has use for what
+    "retriever": ("objective", "frequency", "held"),
+    "ranker": ("calibration", "read", "processes", "timeout_s"),
+}
 
 
 @frozen
@@ -48,6 +52,11 @@ class Training(Loop.Config):
     frequency: Literal["exact", "streaming"] = "exact"  # how often items are columns of a batch: counted, or estimated
     held: Annotated[float, Ge(0), Lt(1)] = 0.0  # of a retriever's users: their last event says when to stop
     calibration: Literal["platt", "isotonic", "none"] = "platt"  # of a ranker's tasks whose negatives were drawn
+    read: Literal["memory", "stream"] = (
+        "memory"  # of a ranker: stream writes its rows to disk, and reads them by windows
+    )
+    processes: Count = 1  # of a ranker: each has a batch of its own, and reads from disk
+    timeout_s: Positive = 600.0  # how long processes wait for one another in a step
 
 
 def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
@@ -76,11 +85,22 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
         return train, loss
     train = _training(plan, {"patience": 3, "batch_size": 32, **plan.train}, "retriever")
     loss = build(Bce.Config, plan.loss, f"{plan.where}.loss")
-    for name in (*loss.weights, *loss.regression):
-        if name not in schema.tasks:
-            hint = nearest(name, list(schema.tasks))
-            raise ConfigError(f"no task is called {name!r}", where=f"{plan.where}.loss", hint=hint)
+    check_loss(loss, schema, f"{plan.where}.loss")
     return train, loss
+
+
+def tables_of(plan: Plan) -> Tables:
+    """How embeddings are kept. Raises ConfigError for keys that are not there, or that do nothing."""
+    tables = build(Tables, plan.tables, f"{plan.where}.tables")
+    for key, needed in (("hashes", tables.hash_above is None), ("power", tables.widths == "equal")):
+        if needed and getattr(tables, key) != getattr(Tables, key):
+            other = {"hashes": "hash_above", "power": 'widths = "root" or "mixed"'}[key]
+            what = f"{key} does nothing without {other}"
+            raise ConfigError(what, where=f"{plan.where}.tables", hint=f"take {key} away")
+    if tables.admit > 1 and plan.train.get("processes", 1) != 1:
+        what = "each process would count the ids of its own rows alone"
+        raise ConfigError(what, where=f"{plan.where}.tables.admit", hint="take admit away, or train in one process")
+    return tables
 
 
 def _training(plan: Plan, words: Mapping[str, Any], other: Literal["retriever", "ranker"]) -> Training:
@@ -90,6 +110,9 @@ def _training(plan: Plan, words: Mapping[str, Any], other: Literal["retriever", 
         if getattr(train, key) != getattr(Training, key):
             what = f"{key} is for a {other}, here it does nothing"
             raise ConfigError(what, where=f"{plan.where}.train", hint=f"take {key} away")
+    if train.processes > 1 and train.read != "stream":
+        what = f"{train.processes} processes read what they learn on from disk"
+        raise ConfigError(what, where=f"{plan.where}.train.processes", hint='write read = "stream"')
     return train
 
 
@@ -167,8 +190,13 @@ def featured(
     return Assembler(assembler.schema, made, catalogue, assembler.history, features)
 
 
-def tell(progress: Progress | None, plan: Plan, step: Step, steps: int) -> None:
+def tell(
+    progress: Progress | None, plan: Plan, step: Step, steps: int, watch: Callable[[Step], None] | None = None
+) -> None:
+    """Say where a run is. `watch` is given every step; what it raises ends the run."""
     for note in step.notes:
         LOG.warning("%s: %s", plan.where, note)
     if progress:
         progress(step.step, steps, f"{plan.name} epoch {step.epoch}, loss {step.loss:.3f}")
+    if watch:
+        watch(step)

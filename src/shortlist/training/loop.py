@@ -6,6 +6,7 @@ Nothing is printed: who iterates says what is shown. B rows, T tasks.
 import contextlib
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, Protocol, TextIO
 
+import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
@@ -24,7 +26,9 @@ from shortlist.config import Count, frozen, nearest, plain
 from shortlist.errors import ConfigError, DataError
 from shortlist.training import checkpoints
 from shortlist.training.checkpoints import Checkpoint
-from shortlist.training.loss import Loss, Objective
+from shortlist.training.compiled import Compiled
+from shortlist.training.distributed import Alone, Team
+from shortlist.training.loss import Loss, Objective, shared
 from shortlist.training.optimizers import Rules, build
 
 __all__ = ["train", "Loop", "Step", "Batches", "Validate", "LOG"]
@@ -77,15 +81,18 @@ def train(
     folder: str | Path | None = None,
     fingerprint: str = "",
     clock: Callable[[], float] = time.perf_counter,
+    team: Team | None = None,
 ) -> Iterator[Step]:
     """Train while the result is iterated; at its end the model has the weights that validated best, else the last.
 
     With a `folder` a run goes on from the checkpoint there, as if it had never stopped, bit for bit on one thread; to
     stop early, leave the iteration, or send SIGINT. `fingerprint` (`checkpoints.fingerprint`) names what the weights
-    are for. Raises DataError naming the batch when a loss or a gradient is not finite, or labels are out of range;
-    ArtifactError when the checkpoint is of another run; ConfigError for a metric or a device that is not there.
+    are for. Of a `team` each process iterates; the first one validates and writes, and the batches of all together are
+    one. Raises DataError naming the batch when a loss or a gradient is not finite, or labels are out of range;
+    ArtifactError when the checkpoint is of another run; ConfigError for a metric or a device that is not there;
+    ProcessError when another process of the team is gone.
     """
-    return Loop(model, objective, batches, config, validate, folder, fingerprint, clock).run()
+    return Loop(model, objective, batches, config, validate, folder, fingerprint, clock, team).run()
 
 
 @dataclass
@@ -122,7 +129,8 @@ class Loop:
         epochs: Count = 10
         seed: int = 0  # of dropout and the like; the weights a model starts with are its maker's
         device: str = "auto"  # auto: a GPU where there is one
-        precision: Literal["float32", "bf16"] = "float32"  # bf16: products in bfloat16, on a GPU only
+        precision: Literal["float32", "bf16"] = "float32"  # bf16: products in bfloat16; slow where chips have no such
+        compile: bool = False  # the model by torch.compile: it starts later, and is quicker where it is wide
         validate_every: Every = 0  # steps; 0: after each epoch
         patience: Every = 0  # validations without a better one before it stops; 0: never
         metric: str = ""  # what is better is said by this one; empty: the first that validation gives
@@ -139,13 +147,17 @@ class Loop:
         folder: str | Path | None,
         fingerprint: str,
         clock: Callable[[], float],
+        team: Team | None = None,
     ) -> None:
         self.model, self.objective, self.batches, self.config = model, objective, batches, config
         self.validate, self.fingerprint, self.clock = validate, fingerprint, clock
         self.folder = None if folder is None else Path(folder)
-        self.device = _device(config)
+        self.team = team or Alone()
+        self.leads = self.team.rank == 0
+        self.device = _device(config, self.team)
         modules = {"model": model} | ({"objective": objective} if isinstance(objective, nn.Module) else {})
         self.parts = nn.ModuleDict(modules).to(self.device)
+        self.learns: Any = Compiled(model, self.device) if config.compile else model
         self.optimizer = build(self.parts, config)
         self.dice = _Dice(config.seed, self.device)
         self.at = Progress(loader=batches.state())
@@ -157,10 +169,11 @@ class Loop:
     def run(self) -> Iterator[Step]:
         with contextlib.ExitStack() as stack:
             self._resume()
-            if self.folder is not None:
+            if self.folder is not None and self.leads:
                 self.log = stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
             if self.at.finished:
                 return
+            self.team.same([*self.parts.parameters(), *self.parts.buffers()])
             try:
                 yield from self._run()
             except (GeneratorExit, KeyboardInterrupt):
@@ -215,28 +228,50 @@ class Loop:
         number = self.at.step + 1
         with _undisturbed():
             self.whole = False
-            if not self.at.epoch:
+            if not self.at.epoch and self.team.ranks == 1:
                 _count(self.at.labels, batch)
             if self.device.type != "cpu":
                 batch = batch.to(self.device)
-            with self.dice, self._precision():
+            with self._dice(number), self._precision():
                 loss = self._loss(batch, number)
             value = loss.loss.item()
             if not math.isfinite(value):
                 raise _broken(f"the loss is {value}", batch, number)
             self.optimizer.zero_grad()
             loss.loss.backward()
+            if self.team.ranks > 1:
+                value = self._averaged(loss.loss)
             if wrong := self.optimizer.step():
                 raise _broken(f"the gradient of {wrong.partition('.')[2]} is not finite", batch, number)
             at = self.at
             at.step, at.in_epoch, at.loader = number, at.in_epoch + 1, self.batches.state()
             at.losses, at.since = at.losses + value, at.since + 1
-            self.rows, self.steps = self.rows + len(batch), self.steps + 1
+            self.rows, self.steps = self.rows + len(batch) * self.team.ranks, self.steps + 1
             self.seconds += self.clock() - started
-            parts = {name: part.item() for name, part in loss.parts.items()}
+            parts = dict(zip(loss.parts, self._means(list(loss.parts.values())), strict=True))
             record = self._note(replace(self._record(value), parts=parts))
             self.whole = True
         return record
+
+    def _averaged(self, loss: Tensor) -> float:
+        """The gradients, and what a layer counts as it goes, as the batches of all processes make them."""
+        tables = [weight for weight in self.optimizer.names if weight in self.optimizer.tables]
+        dense = [weight for weight in self.optimizer.names if weight not in self.optimizer.tables]
+        buffers = [buffer for buffer in self.parts.buffers() if buffer.is_floating_point()]
+        return self.team.average(loss, dense, tables, buffers)
+
+    def _means(self, numbers: list[Tensor]) -> list[float]:
+        if self.team.ranks == 1 or not numbers:
+            return [number.item() for number in numbers]
+        means: list[float] = self.team.mean(torch.stack([number.float() for number in numbers])).tolist()
+        return means
+
+    def _dice(self, number: int) -> "_Dice":
+        """The run's dice; those of a process among others depend on its rank and the step alone."""
+        if self.team.ranks > 1:
+            seed = np.random.SeedSequence([self.config.seed, self.team.rank, number]).generate_state(1)
+            self.dice.reset(int(seed[0]))
+        return self.dice
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "float32":
@@ -245,7 +280,11 @@ class Loop:
 
     def _loss(self, batch: Batch, number: int) -> Loss:
         try:
-            return self.objective(self.model, batch)
+            if self.team.ranks == 1:
+                loss: Loss = self.objective(self.learns, batch)
+                return loss
+            with shared(self.team.mean):
+                return self.objective(self.learns, batch)
         except DataError as error:
             where = f"batch {number}, {error.where}" if error.where else f"batch {number}"
             raise DataError(error.what, where=where, hint=error.hint) from None
@@ -272,10 +311,13 @@ class Loop:
 
     def _validated(self) -> Step:
         assert self.validate is not None
-        self.parts.eval()
-        with torch.no_grad():
-            metrics = {name: float(value) for name, value in self.validate(self.model).items()}
-        self.parts.train()
+        metrics: dict[str, float] = {}
+        if self.leads:
+            self.parts.eval()
+            with torch.no_grad():
+                metrics = {name: float(value) for name, value in self.validate(self.model).items()}
+            self.parts.train()
+        metrics = self.team.tell(f"metrics/{self.at.step}", metrics)
         name = self.config.metric or next(iter(metrics), "")
         if name not in metrics:
             what = f"validation gives no metric {name!r}"
@@ -285,8 +327,9 @@ class Loop:
             raise DataError(what, where=f"validation after step {self.at.step}", hint="look at what it is measured on")
         at, sign = self.at, 1 if self.config.direction == "max" else -1
         better = at.best is None or sign * metrics[name] > sign * at.best
-        if better:
+        if better and self.leads:
             self.best = {key: value.detach().cpu().clone() for key, value in self.parts.state_dict().items()}
+        if better:
             at.best, at.best_step = metrics[name], at.step
         record = replace(self._record(at.mean_loss), metrics=metrics, best=better)
         at.stale = 0 if better else at.stale + 1
@@ -301,7 +344,7 @@ class Loop:
         return weights | {f"rules/{name}": value for name, value in self.optimizer.state().items()} | self.dice.state()
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.leads:
             return
         if self.log is not None:
             self.log.flush()
@@ -330,7 +373,8 @@ class Loop:
             self.best = dict(found.best)
             if self.at.finished:
                 self.parts.eval()
-        _cut(self.folder / LOG, self.at)
+        if self.leads:
+            _cut(self.folder / LOG, self.at)
 
     def _note(self, record: Step) -> Step:
         """Write a record down."""
@@ -350,19 +394,23 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _device(config: Loop.Config) -> torch.device:
+def _device(config: Loop.Config, team: Team) -> torch.device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and team.ranks > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', team.rank)}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         what = f"no device {name!r} here: {str(error).splitlines()[0]}"
         raise ConfigError(what, where="training.device", hint='write "auto" or "cpu"') from None
-    if config.precision == "bf16" and device.type != "cuda":
-        what = f"bf16 needs a GPU, this trains on {device.type}"
+    if config.precision == "bf16" and not torch.amp.is_autocast_available(device.type):
+        what = f"torch has no bf16 on {device.type}"
         raise ConfigError(what, where="training.precision", hint='write "float32"')
+    if device.type == "cuda" and team.ranks > 1:
+        torch.cuda.set_device(device)
     return device
 
 
@@ -371,8 +419,11 @@ class _Dice:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device if device.type == "cuda" else None
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
         self.mine = torch.Generator().manual_seed(seed).get_state()
-        self.mine_cuda = None if self.device is None else torch.Generator(device).manual_seed(seed).get_state()
+        self.mine_cuda = None if self.device is None else torch.Generator(self.device).manual_seed(seed).get_state()
 
     def __enter__(self) -> None:
         self.others = torch.get_rng_state()

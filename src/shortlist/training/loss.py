@@ -1,6 +1,8 @@
 """What an objective is: a model and a batch in, the number to minimise out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from shortlist.batch import Batch, Columns
 
-__all__ = ["Loss", "Objective", "CatalogueRows", "Dated"]
+__all__ = ["Loss", "Objective", "CatalogueRows", "Dated", "among", "shared"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,26 @@ Objective = Callable[[Any, Batch], Loss]
 
 CatalogueRows = Callable[[Tensor], Columns]
 """Row columns of catalogue items [N], given their ids (from 2)."""
+
+
+_SHARED: ContextVar[Callable[[Tensor], Tensor]] = ContextVar("shared")  # the mean over processes of a number
+
+
+def among(count: Tensor, least: float = 1.0) -> Tensor:
+    """What a mean over rows is divided by: their `count`, or `least` where that is more. Where processes share a batch
+    it is the mean of their counts, so that the mean of their losses is the loss of all rows."""
+    mean = _SHARED.get(None)
+    return count.clamp(min=least) if mean is None else mean(count).clamp(min=1e-12)  # there is nothing to divide then
+
+
+@contextmanager
+def shared(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While this lasts, `among` asks `mean`, a number's mean over the processes that share each batch."""
+    before = _SHARED.set(mean)
+    try:
+        yield
+    finally:
+        _SHARED.reset(before)
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ State = dict[str, Tensor]
 @frozen
 class Rules:
     """Which rule at which rate. `weight_decay` is for what is not a table: decoupled from the gradient with adam, a
-    part of it otherwise. `l2_embedding` adds to the gradients of tables, on touched rows where these are sparse."""
+    part of it otherwise. `l2_embedding` adds to the gradients of tables, on the rows that a batch touches: as in DIN
+    (Zhou et al., KDD 2018), but not divided by how often a row appears."""
 
     optimizer: Literal["adagrad", "adam", "sgd"] = "adam"
     lr: Positive = 1e-3
@@ -62,9 +64,16 @@ def _start(rule: str, weight: Tensor) -> State:
     if rule == "adagrad":
         return {"sum": weight.new_zeros(len(weight))}
     if rule == "adam":
-        moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+        moments = {name: _zeros(weight) for name in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.zeros(()), **moments}
     return {}
+
+
+def _zeros(weight: Tensor) -> Tensor:
+    """As many zeros. On the CPU from numpy, which asks for large pages: rows here and there are found sooner."""
+    if not weight.is_cpu:
+        return torch.zeros_like(weight)
+    return torch.from_numpy(np.zeros(weight.shape, dtype=weight.detach().numpy().dtype))
 
 
 RowRule = Callable[[State, Tensor, Tensor, float], Tensor]
@@ -74,7 +83,8 @@ ROW_RULES: dict[str, RowRule] = {"adagrad": row_adagrad, "adam": lazy_adam, "sgd
 class Optimizer:
     """The rules of all parameters as one; its state goes by parameter name. Made by `build`.
 
-    `dense` are torch's rules; `tables` the parameters with sparse gradients and the state of each.
+    `dense` are torch's rules; `tables` the parameters with sparse gradients and the state of each; `small` are tables
+    among the dense.
     """
 
     def __init__(
@@ -83,11 +93,14 @@ class Optimizer:
         rules: Rules,
         dense: tuple[torch.optim.Optimizer, ...],
         tables: Mapping[Tensor, State],
+        small: tuple[Tensor, ...] = (),
     ) -> None:
         self.names = names
         self.rules = rules
         self.dense = dense
         self.tables = tables
+        self.small = small
+        self.slots: dict[Tensor, Tensor] = {}  # scratch of each table on the CPU
 
     def zero_grad(self) -> None:
         for weight in self.names:
@@ -96,33 +109,59 @@ class Optimizer:
     @torch.no_grad()
     def step(self) -> str | None:
         """Clip and update. With a gradient that is not finite nothing changes, and its parameter's name comes back."""
-        grads = {name: _values(weight) for weight, name in self.names.items() if weight.grad is not None}
-        if not grads:
+        given = {weight: weight.grad for weight in self.names if weight.grad is not None}
+        if not given:
             return None
-        values = list(grads.values())
+        summed = {weight: self._summed(weight, grad) for weight, grad in given.items() if weight in self.tables}
+        grads = {
+            self.names[weight]: [sums for _, sums in summed[weight]] if weight in summed else [grad]
+            for weight, grad in given.items()
+        }
+        values = [value for parts in grads.values() for value in parts]
         norms = torch._foreach_norm(values)
         total = torch.stack(norms).norm().item()
         if not math.isfinite(total):
-            return next((name for name, grad in grads.items() if not grad.isfinite().all()), ", ".join(grads))
+            wrong = (name for name, parts in grads.items() if not all(part.isfinite().all() for part in parts))
+            return next(wrong, ", ".join(grads))
         if self.rules.clip and total > self.rules.clip:
             torch._foreach_mul_(values, self.rules.clip / total)
+        if self.rules.l2_embedding:
+            for weight in self.small:
+                _penalize(weight, self.rules.l2_embedding)
         for part in self.dense:
             part.step()
-        for weight, state in self.tables.items():
-            self._rows(weight, state)
+        for weight, parts in summed.items():
+            self._change(weight, parts)
         return None
 
-    def _rows(self, weight: Tensor, state: State) -> None:
-        if weight.grad is None:
+    def _summed(self, weight: Tensor, grad: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Distinct rows [U] of a table and their gradients [U, D], repeats summed, in parts without common rows."""
+        if weight.is_cpu:
+            from shortlist.training.rows import summed  # loads numba
+
+            ids = grad._indices()[0] if grad.is_sparse else torch.arange(len(grad))
+            values = grad._values() if grad.is_sparse else grad
+            if weight not in self.slots:
+                self.slots[weight] = torch.full((len(weight),), -1, dtype=torch.int32)
+            return summed(ids, values, self.slots[weight], torch.get_num_threads())
+        if grad.is_sparse:
+            whole = grad.coalesce()
+            return [(whole.indices()[0], whole.values())]
+        return [(torch.arange(len(weight), device=weight.device), grad)]
+
+    def _change(self, weight: Tensor, parts: list[tuple[Tensor, Tensor]]) -> None:
+        """Apply the rule to rows that appear once."""
+        rules, state = self.rules, self.tables[weight]
+        lr = rules.lr_embedding or rules.lr
+        if weight.is_cpu:
+            from shortlist.training.rows import change  # loads numba
+
+            change(rules.optimizer, weight, state, parts, lr, rules.l2_embedding)
             return
-        if weight.grad.is_sparse:
-            rows, grad = weight.grad.indices()[0], weight.grad.values()
-        else:
-            rows, grad = torch.arange(len(weight), device=weight.device), weight.grad
-        if self.rules.l2_embedding:
-            grad = grad + self.rules.l2_embedding * weight[rows]
-        lr = self.rules.lr_embedding or self.rules.lr
-        weight[rows] += ROW_RULES[self.rules.optimizer](state, rows, grad, lr)  # distinct: each row once
+        for rows, grad in parts:
+            if rules.l2_embedding:
+                grad = grad + rules.l2_embedding * weight[rows]
+            weight[rows] += ROW_RULES[rules.optimizer](state, rows, grad, lr)
 
     def state(self) -> State:
         """`<parameter>/<what>` -> tensor, as it stands: not a copy."""
@@ -147,34 +186,39 @@ class Optimizer:
                         part.state[weight][what] = value.to(here, copy=True)
 
 
-def _values(weight: Tensor) -> Tensor:
-    """The numbers of a gradient; rows of a sparse one are summed first."""
-    grad = weight.grad
-    assert grad is not None
-    if not grad.is_sparse:
-        return grad
-    weight.grad = grad.coalesce()
-    return weight.grad.values()
+def _penalize(weight: Tensor, l2: float) -> None:
+    """Add to a dense gradient on the rows that have any."""
+    if weight.grad is not None:
+        touched = (weight.grad != 0).any(dim=1, keepdim=True)
+        weight.grad.addcmul_(weight, touched.to(weight.dtype), value=l2)
 
 
 def build(model: nn.Module, rules: Rules) -> Optimizer:
     """The rules of all parameters of a model, where it stands (move it to its device first).
 
-    Tables are the weights of nn.Embedding; one that appears under two names is one.
+    Tables are the weights of nn.Embedding; one that appears under two names is one. A module that has an `own_lr` is
+    learned at that rate, without decay.
     """
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters() if weight.requires_grad}
     modules = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
     every = {module.weight for module in modules}
     sparse = {module.weight for module in modules if module.sparse}
     lr_table = rules.lr_embedding or rules.lr
+    rates = [(module, getattr(module, "own_lr", None)) for module in model.modules()]
+    own: dict[Tensor, float] = {
+        weight: rate for module, rate in rates if rate is not None for weight in module.parameters()
+    }
     dense = []
     # listed in the order of names: a set has none that lasts from one process to the next
-    if rest := [weight for weight in names if weight not in every]:
+    if rest := [weight for weight in names if weight not in every and weight not in own]:
         dense.append(_fused(rules.optimizer, rest, rules.lr, rules.weight_decay, decoupled=True))
     if small := [weight for weight in names if weight in every - sparse]:
-        dense.append(_fused(rules.optimizer, small, lr_table, rules.l2_embedding))
+        dense.append(_fused(rules.optimizer, small, lr_table, 0.0))
+    for lr in sorted(set(own.values())):
+        mine = [weight for weight in names if own.get(weight) == lr]
+        dense.append(_fused(rules.optimizer, mine, lr, 0.0))
     tables = {weight: _start(rules.optimizer, weight) for weight in names if weight in sparse}
-    return Optimizer(names, rules, tuple(dense), tables)
+    return Optimizer(names, rules, tuple(dense), tables, tuple(small))
 
 
 def _fused(rule: str, weights: list[Tensor], lr: float, decay: float, decoupled: bool = False) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ R requests, I items, D width.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shortlist.artifact import Manifest, save
-from shortlist.batch import Columns
+from shortlist.batch import Batch, Columns
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.loader import Loader
 from shortlist.dataset.pairs import Pairs
@@ -28,12 +29,13 @@ from shortlist.index.building import SAMPLE
 from shortlist.models.learned import Learned, parts
 from shortlist.schema import FIRST, Catalogue, Schema
 from shortlist.training.checkpoints import fingerprint
+from shortlist.training.compact import compact, lost
 from shortlist.training.curves import ended
 from shortlist.training.fit import Progress, index_of
 from shortlist.training.frequency import Counted, Streaming
 from shortlist.training.hard import draws
 from shortlist.training.loop import LOG as RECORDS
-from shortlist.training.loop import train
+from shortlist.training.loop import Step, train
 from shortlist.training.loss import CatalogueRows
 from shortlist.training.negatives import Sampler
 from shortlist.training.objectives.pairwise import Pairwise
@@ -44,8 +46,9 @@ from shortlist.training.scores import table
 
 __all__ = ["retriever", "rows_of"]
 
-from shortlist.training.learn import encoded, featured, named, own, reads_of, settings, tell, threads
+from shortlist.training.learn import encoded, featured, named, own, reads_of, settings, tables_of, tell, threads
 
+ASKED = 1_000  # events whose requests say what tables of bytes lose
 FITTED = 20_000  # requests of a retriever that features are encoded after
 
 
@@ -88,12 +91,14 @@ def retriever(
     progress: Progress | None = None,
     features: FeatureSet | None = None,
     known: Known | None = None,
+    watch: Callable[[Step], None] | None = None,
 ) -> Manifest:
     """Train one retriever and save its weights, its encoders and its items' vectors.
 
     A model with `states` learns from every step of whole sequences, another from one event at a time, whose requests
     have the `features` that are theirs: an item is indexed before anyone asks. `known` answers for these. A run that
-    was stopped goes on from `run`. Raises ConfigError for options, DataError for a log that teaches nothing.
+    was stopped goes on from `run`; `watch` is given every step. Raises ConfigError for options, DataError for a log
+    that teaches nothing.
     """
     config, loss = settings(plan, schema)
     log = interactions.liked(schema.weights)
@@ -115,7 +120,7 @@ def retriever(
         every = pairs(learned_on, assembler)
         some = np.random.default_rng(config.seed).permutation(len(every))[:FITTED]
         assembler = featured(assembler, live, every.requests(np.sort(some)))
-    layout = assembler.layout()
+    layout = replace(assembler.layout(), tables=tables_of(plan))
     torch.manual_seed(config.seed)  # the weights a model starts with
     model = plan.kind(plan.config(), layout)
     asked = pairs(log, assembler, where=late) if config.held else None
@@ -140,9 +145,14 @@ def retriever(
     with threads(config.threads), named(plan):
         place = own(run, identity)
         for step in train(model, objective, batches, config, validate=validate, folder=place, fingerprint=identity):
-            tell(progress, plan, step, len(batches) * config.epochs)
+            tell(progress, plan, step, len(batches) * config.epochs, watch)
         told = ended(place / RECORDS)  # of all of the run, whatever part of it was now
         learned = Learned(model.cpu().eval(), assembler, layout)
+        if layout.tables.serve == "int8":
+            full, learned = learned, compact(learned, plan)
+            every_one = pairs(log, assembler)
+            first = np.random.default_rng(config.seed).permutation(len(every_one))[:ASKED]
+            told = told | lost(full, learned, _queries, [every_one.batch(np.sort(first))], validate)
         keys = assembler.encoders.items.keys
         vectors = learned.vectors(keys, now)
         metric: Metric = plan.kind.metric
@@ -163,6 +173,11 @@ def retriever(
         metrics={"events": len(learned_on), "items": len(keys), **told} | made.metrics,
         created_ms=created_ms,
     )
+
+
+def _queries(model: Any, batch: Batch) -> Tensor:
+    found: Tensor = model.query(batch.request)
+    return found
 
 
 def asking(learned: Learned, pairs: Pairs, seed: int) -> NDArray[np.float32]:

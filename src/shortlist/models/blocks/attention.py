@@ -23,12 +23,13 @@ class TargetAttention(nn.Module):
 
     c_i, `context` wide, is what a step has and a candidate has not (its action, its age): not in the paper. Only
     real steps are weighed, so nothing behind a length costs, counts in Dice or changes a result. The first layer is
-    linear: what it makes of e_i alone is made once a step, of e_t once a candidate, of e_i ∘ e_t once a pair.
+    linear: what it makes of e_i alone is made once a step, of e_t once a candidate, of e_i ∘ e_t once a pair. With
+    `softmax` the a_i of a history sum to 1.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int], context: int = 0) -> None:
+    def __init__(self, dim: int, hidden: Sequence[int], context: int = 0, softmax: bool = False) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.softmax = dim, softmax
         self.first = nn.Linear(4 * dim + context, hidden[0])
         self.rest = nn.Sequential(Dice(hidden[0]), *mlp(hidden[0], hidden[1:], activation=Dice, out=1))
 
@@ -51,20 +52,33 @@ class TargetAttention(nn.Module):
             row_P, step_P = pairs(length.clamp(max=steps)[of], of, steps)
             past_PD, at_P = past_ND[step_P], rows[row_P]
             s_PH = linear(past_PD * target_BD[at_P], both_W) + past_NH[step_P] + target_BH[at_P]
+            a_P1 = self.rest(s_PH)
+            if self.softmax:
+                a_P1 = shares(a_P1.squeeze(1), row_P, len(rows)).unsqueeze(1)
             zero = past_ND.new_zeros(len(rows), d)
-            return zero.index_add(0, row_P, self.rest(s_PH) * past_PD)
+            return zero.index_add(0, row_P, a_P1 * past_PD)
 
         if torch.compiler.is_exporting():  # an exported graph has no pairs, whose number it could not know
             x_BLD, mask_RL = past_RLD[request_of], torch.arange(steps, device=length.device) < length[:, None]
             both_BLH = linear(x_BLD * target_BD.unsqueeze(1), both_W) + target_BH.unsqueeze(1)
             s_BLH = both_BLH + past_NH.view(-1, steps, past_NH.shape[1])[request_of]
-            a_BL = self.rest(s_BLH.flatten(0, 1)).view(-1, steps) * mask_RL[request_of]
+            a_BL = self.rest(s_BLH.flatten(0, 1)).view(-1, steps)
+            if self.softmax:  # the least number, not infinity: an empty history has no share to give
+                a_BL = a_BL.masked_fill(~mask_RL[request_of], torch.finfo(a_BL.dtype).min).softmax(dim=1)
+            a_BL = a_BL * mask_RL[request_of]
             return torch.bmm(a_BL.unsqueeze(1), x_BLD).squeeze(1)
 
         every = torch.arange(len(target_BD), device=request_of.device)
         if self.training or torch.is_grad_enabled():
             return interest(every)
         return torch.cat([interest(rows) for rows in every.split(max(1, PAIRS // max(1, steps)))])
+
+
+def shares(a_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
+    """Softmax of each row's numbers among themselves [P]."""
+    top_B = a_P.detach().new_full((rows,), -torch.inf).scatter_reduce(0, row_P, a_P.detach(), "amax")
+    mass_P = torch.exp(a_P - top_B[row_P])
+    return mass_P / torch.zeros_like(top_B).index_add(0, row_P, mass_P)[row_P]
 
 
 def pairs(counts: Tensor, request_of: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from shortlist.batch import Columns, Side
+from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.models.blocks.embed import Embed
 
-__all__ = ["Fields", "flat", "width", "dense", "lasting", "LIVE", "RECALL"]
+__all__ = ["Fields", "flat", "width", "joined", "dense", "lasting", "LIVE", "RECALL"]
 
 RECALL = ("recall.", "recall_score.")  # columns of a recall channel: not there where it was not asked
 LIVE = (*RECALL, "cross.", "live.")  # what the names of columns that change between requests begin with
@@ -65,6 +65,12 @@ def flat(embed: Embed, columns: Columns, side: Side, without: Container[str] = (
     parts.append(dense(columns, side))
     parts += [columns.vecs[name] for name in side.vecs]
     return torch.cat(parts, dim=1)
+
+
+def joined(embed: Embed, batch: Batch, layout: Layout) -> Tensor:
+    """All of both sides in one row [B, E]; a request's is looked up once."""
+    asked_RE = flat(embed, batch.request, layout.request)
+    return torch.cat([asked_RE[batch.request_of], flat(embed, batch.row, layout.row)], dim=1)
 
 
 def dense(columns: Columns, side: Side) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from shortlist.models.blocks.affine import Affine
+
 __all__ = ["mlp"]
 
 
@@ -20,10 +22,10 @@ def mlp(
     """
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [nn.Linear(width, size), activation(size)]
+        layers += [Affine(width, size), activation(size)]
         if dropout:
             layers.append(nn.Dropout(dropout))
         width = size
     if out is not None:
-        layers.append(nn.Linear(width, out))
+        layers.append(Affine(width, out))
     return nn.Sequential(*layers)

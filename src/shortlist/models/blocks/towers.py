@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shortlist.artifact import Artifact
 from shortlist.candidates import Ragged, Requests
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.forms import Vectors
 from shortlist.models.blocks.content import unit
 from shortlist.schema import Catalogue, Schema
@@ -38,7 +38,8 @@ def users_of(
     where: str,
 ) -> NDArray[np.float32]:
     """Unit vectors [U, D] of users, asked at `now` with their history in the log; of several interests of a user, the
-    mean. Zeros where there is none. Raises ConfigError for a channel that has no model of its own."""
+    mean. Zeros where there is none. Raises ConfigError for a channel that has no model of its own, DataError where it
+    gives users NaN or infinity, with their keys."""
     if "encoders" not in artifact.manifest.config:
         raise ConfigError(f"{artifact.manifest.name} has no vectors of users", where=f"{where}.of", hint=HINT)
     from shortlist.models.learned import restore  # loads torch
@@ -56,5 +57,10 @@ def users_of(
             count, width = vectors.shape[1:]
             each = unit(np.where(np.isfinite(vectors), vectors, 0).reshape(-1, width))
             vectors = each.reshape(-1, count, width).sum(axis=1)
+        bad = some[~np.isfinite(vectors).all(axis=1)]
+        if len(bad):
+            told = ", ".join(str(key) for key in bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+            what = f"{artifact.manifest.name} gives users vectors of NaN or infinity: user key {told}"
+            raise DataError(what, where=f"{where}.of", hint="train that channel again")
         parts.append(unit(vectors))
     return np.concatenate(parts[1:]) if len(parts) > 1 else parts[0]

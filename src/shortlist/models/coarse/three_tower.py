@@ -3,7 +3,8 @@ Wang Z. et al., DLP-KDD 2020, arXiv:2007.16122). R requests, B rows, D width of 
 
 __all__ = ["ThreeTower"]
 
-from dataclasses import replace
+from dataclasses import field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from shortlist.config import Count, Share, frozen
 from shortlist.errors import ConfigError
 from shortlist.models.blocks.embed import Embed
 from shortlist.models.blocks.fields import LIVE, flat, width
-from shortlist.models.blocks.heads import Heads
+from shortlist.models.blocks.heads import heads
 from shortlist.models.blocks.mlp import mlp
 
 AGE = ".age"  # what the vocabulary of a time since something ends with
@@ -38,6 +39,7 @@ class ThreeTower(nn.Module):
         top: tuple[Count, ...] = (128, 64)
         live: tuple[str, ...] = ()
         dropout: Share = 0.0
+        heads: dict[str, Any] = field(default_factory=dict)
 
     def __init__(self, config: Config, layout: Layout) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class ThreeTower(nn.Module):
         self.cross_tower = mlp(live, config.cross, config.dropout) if live and config.cross else None
         wide = 3 * d + (config.cross[-1] if self.cross_tower else 0)
         self.top = mlp(wide, config.top, config.dropout)
-        self.heads = Heads(config.top[-1] if config.top else wide, layout.tasks)
+        self.heads = heads(config.heads, config.top[-1] if config.top else wide, layout, "coarse.heads")
 
     def user(self, request: Columns) -> Tensor:
         """a [R, D]."""
@@ -74,7 +76,7 @@ class ThreeTower(nn.Module):
         """`user` [R, D], `item` [B, D] fresh or kept, live columns of the batch -> task -> logit [B]."""
         a_BD = user[batch.request_of]
         h_BH = torch.cat([a_BD, item, *self.cross(batch.row), a_BD * item], dim=1)
-        out: dict[str, Tensor] = self.heads(self.top(h_BH))
+        out: dict[str, Tensor] = self.heads(self.top(h_BH), batch)
         return out
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

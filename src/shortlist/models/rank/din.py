@@ -4,6 +4,9 @@ row column meet the candidate. Logits [B] per task."""
 
 __all__ = ["DIN"]
 
+from dataclasses import field
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,25 +17,28 @@ from shortlist.models.blocks.attention import TargetAttention
 from shortlist.models.blocks.dice import Dice
 from shortlist.models.blocks.embed import Embed
 from shortlist.models.blocks.fields import flat, width
-from shortlist.models.blocks.heads import Heads
+from shortlist.models.blocks.heads import heads
 from shortlist.models.blocks.mlp import mlp
 
 HISTORY = "history"
 
 
 class DIN(nn.Module):
-    """logit = MLP([everything but the history; v]), v = Σ_i a(e_i, e_t) e_i without softmax.
+    """logit = MLP([everything but the history; v]), v = Σ_i a(e_i, e_t) e_i, without softmax.
 
     Channels of the history without a partner among the row columns (action, age) take part in a alone: not in the
-    paper. The paper's regularization of touched rows belongs to the optimizer.
+    paper. The paper's regularization of touched rows is `train.l2_embedding`. `softmax` makes the weights of a
+    history sum to 1: intensity is lost.
     """
 
     @frozen
     class Config:
         dim: Count = 64
         attention: tuple[Count, ...] = (80, 40)
+        softmax: bool = False
         hidden: tuple[Count, ...] = (200, 80)
         dropout: Share = 0.0
+        heads: dict[str, Any] = field(default_factory=dict)
 
     def __init__(self, config: Config, layout: Layout) -> None:
         super().__init__()
@@ -41,18 +47,19 @@ class DIN(nn.Module):
         channels = layout.request.groups[HISTORY]
         self.alone = tuple(name for name in channels if name not in self.partners)
         self.embed = Embed(layout, config.dim)
-        self.interest = TargetAttention(len(self.partners) * config.dim, config.attention, len(self.alone) * config.dim)
+        widths = len(self.partners) * config.dim, len(self.alone) * config.dim
+        self.interest = TargetAttention(widths[0], config.attention, widths[1], config.softmax)
         wide = width(layout.request, config.dim, (HISTORY,)) + width(layout.row, config.dim)
         wide += len(self.partners) * config.dim
         self.deep = mlp(wide, config.hidden, config.dropout, Dice)
-        self.heads = Heads(config.hidden[-1] if config.hidden else wide, layout.tasks)
+        self.heads = heads(config.heads, config.hidden[-1] if config.hidden else wide, layout)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         request, row = self.sides
         v_BD = self.interest_of(batch)
         asked_RE = flat(self.embed, batch.request, request, (HISTORY,))
         x_BE = torch.cat([asked_RE[batch.request_of], flat(self.embed, batch.row, row), v_BD], dim=1)
-        out: dict[str, Tensor] = self.heads(self.deep(x_BE))
+        out: dict[str, Tensor] = self.heads(self.deep(x_BE), batch)
         return out
 
     def interest_of(self, batch: Batch) -> Tensor:

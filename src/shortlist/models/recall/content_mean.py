@@ -29,8 +29,9 @@ class ContentMean:
     that cosine where `weighted` (one below 0 counts nothing; all of them, equally). Vectors that the channel `of` has
     stay as they are, until it is trained again: then the new item has its own.
 
-    An item is mature from `mature` events of training on: impressions are not given to a recall model. A new item
-    without content gets no vector here. A user served needs no more than the channel `of` does.
+    An item is mature from `mature` events of training on: impressions are not given to a recall model. One whose vector
+    is of zeros is not asked. A new item without content gets no vector here. A user served needs no more than the
+    channel `of` does.
     """
 
     source: ClassVar[str] = "nearest"
@@ -51,15 +52,17 @@ class ContentMean:
         self.reads: tuple[str, ...] = ("actions", f"item.{self.field}")
 
     def solve(self, interactions: Interactions, catalogue: Catalogue, now: int, artifact: Artifact) -> Vectors:
-        """Raises ConfigError where the channel `of` has no users' vectors, DataError where no item is mature."""
+        """Raises ConfigError where the channel `of` has no users' vectors, DataError where there are new items and none
+        that is mature."""
         form = items_of(artifact, "content_mean")
         self.reads = tuple(dict.fromkeys([*self.reads, *artifact.manifest.reads]))
         keys, content = unit_vectors(catalogue.items, self.field, "content_mean")
         events = interactions.liked(self.schema.weights).items
         known, counts = np.unique(events, return_counts=True)
-        mature = np.isin(keys, known[counts >= self.config.mature]) & np.isin(keys, form.keys)
+        told = form.keys[form.matrix.any(axis=1)]
+        mature = np.isin(keys, known[counts >= self.config.mature]) & np.isin(keys, told)
         new = ~np.isin(keys, form.keys)
-        if not mature.any():
+        if new.any() and not mature.any():
             what = f"no item with a vector has {self.config.mature} events"
             raise DataError(what, where="content_mean.mature", hint="lower mature")
         order = np.argsort(form.keys)

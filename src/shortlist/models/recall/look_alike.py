@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shortlist.artifact import Artifact
 from shortlist.config import Count, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.forms import Built, Vectors
 from shortlist.models.blocks.content import unit
 from shortlist.models.blocks.towers import items_of, users_of
@@ -30,8 +30,9 @@ class LookAlike:
     them.
 
     Where enough users did more than the least (bought, not just clicked), these alone count. A user served needs no
-    more than the channel `of` does; an item that fewer than `least` users took has no vector. `joined` takes in one
-    user more between trainings, with vectors of the same channel: those of another training cannot be mixed with them.
+    more than the channel `of` does; an item that fewer than `least` users took has no vector. A user whose vector is of
+    zeros is none of them. `joined` takes in one user more between trainings, with vectors of the same channel: those of
+    another training cannot be mixed with them.
     """
 
     source: ClassVar[str] = "nearest"
@@ -91,9 +92,15 @@ def averaged(items: Ints, vectors: NDArray[np.float32], at: Ints) -> Vectors:
 
 def joined(built: Built, item: int, vector: NDArray[np.float32], least: int) -> Built:
     """After a user took an item for the first time, by the user's vector [D]: m_n = m_(n-1) + (u - m_(n-1)) / n. The
-    item has a vector from its `least`-th user on."""
+    item has a vector from its `least`-th user on. A vector of zeros changes nothing. Raises DataError for NaN and
+    infinity."""
     means = built.beside["means"]
     assert isinstance(means, Vectors)
+    if not np.isfinite(vector).all():
+        hint = "look at the model that made it"
+        raise DataError("the user's vector holds NaN or infinity", where=f"look_alike, item {item}", hint=hint)
+    if not vector.any():
+        return built
     u: NDArray[Any] = unit(vector[None, :])[0].astype(np.float64)
     known = means.keys == item
     before = means.matrix[known][0].astype(np.float64) if known.any() else np.zeros(len(u) + 1)

@@ -1,0 +1,94 @@
+"""The steps of a ranker's training, whatever it reads from and however many processes take part."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from shortlist.batch import Layout
+from shortlist.config import build, find, plain
+from shortlist.dataset.loader import Loader, Source
+from shortlist.features.assemble import Assembler
+from shortlist.training.distributed import Team, lead
+from shortlist.training.learn import Training, threads
+from shortlist.training.loop import Step, Validate, train
+from shortlist.training.objectives.bce import Bce
+from shortlist.training.plan import PACKAGES, Plan
+from shortlist.training.shards import FOLDER, Shards, Written
+
+__all__ = ["Units", "steps", "work"]
+
+
+class Units(Source, Written, Protocol):
+    """What a ranker learns on: batches from memory, or what is written."""
+
+
+def steps(
+    plan: Plan,
+    model: nn.Module,
+    objective: Bce,
+    units: Units,
+    assembler: Assembler,
+    layout: Layout,
+    config: Training,
+    *,
+    validate: Validate,
+    place: Path,
+    identity: str,
+) -> Iterator[Step]:
+    """Train from memory or from disk, alone or leading other processes (`work`), which are told what a job is."""
+    rows = place / FOLDER
+    job = {
+        "name": plan.name,
+        "use": plan.use,
+        "options": plain(plan.config()),
+        "layout": asdict(layout),
+        "loss": plain(objective.config),
+        "caps": objective.caps,
+        "train": plain(config),
+        "device": config.device,
+        "timeout_s": config.timeout_s,
+        "units": len(units),
+        "drawn": units.drawn,
+        "place": str(place.resolve()),
+        "identity": identity,
+    }
+    with lead(config.processes, config.device, config.timeout_s, job) as team:
+        if config.read == "memory":
+            batches: Loader | Shards = Loader(units, config.batch_size, config.seed)
+        else:
+            batches = Shards(
+                rows, len(units), units.drawn, config.batch_size, config.seed,
+                source=units, sides=assembler.sides, team=team,
+            )  # fmt: skip
+        yield from train(
+            model, objective, batches, config, validate=validate, folder=place, fingerprint=identity, team=team
+        )
+        if isinstance(batches, Shards):
+            batches.remove()
+
+
+def work(job: Mapping[str, Any], team: Team) -> None:
+    """What a process that does not lead does for a job: the same steps on its own rows."""
+    config = build(Training, job["train"], "train")
+    kind: Any = find(job["use"], [PACKAGES[job["name"]]], "use")
+    layout = build(Layout, job["layout"], "layout")
+    with threads(config.threads):
+        torch.manual_seed(config.seed)
+        model = kind(build(kind.Config, job["options"], "options"), layout)
+        objective = Bce(build(Bce.Config, job["loss"], "loss"), layout.tasks, job["caps"])
+        place = Path(job["place"])
+        batches = Shards(
+            place / FOLDER, job["units"], job["drawn"], config.batch_size, config.seed, team=team
+        )  # fmt: skip
+        for _ in train(
+            model, objective, batches, config, validate=_led, folder=place, fingerprint=job["identity"], team=team
+        ):
+            pass
+
+
+def _led(model: Any) -> Mapping[str, float]:
+    raise AssertionError("the first process validates")
