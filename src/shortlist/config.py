@@ -460,10 +460,12 @@ class ProjectConfig:
 
 @frozen
 class Project:
-    """A project file and the folders beside it. Everything the program writes lies under `home`."""
+    """A project file and the folders beside it. Everything the program writes lies under `home`: `kept`, else `var/`
+    beside the file."""
 
     file: Path
     config: ProjectConfig
+    kept: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -471,8 +473,8 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """`var/` beside the project file: tables, log, releases, reports."""
-        return self.folder / "var"
+        """Tables, log, releases, reports."""
+        return self.folder / "var" if self.kept is None else self.kept
 
 
 def parse(table: Mapping[str, Any], where: str = "project") -> ProjectConfig:

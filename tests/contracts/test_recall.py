@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_items_that_nobody_took_come_where_that_is_declared(name: str, world: To
 
 
 @pytest.mark.parametrize("name", declared())
-def test_none_asked_for_is_none_and_more_than_there_are_is_all_there_is(name: str, world: Toy) -> None:
+def test_none_asked_for_is_none_and_more_than_there_are_is_what_there_is(name: str, world: Toy) -> None:
     log = world.interactions
     _, source = channel(name, world, log)
     users = log.user_keys[:5]
@@ -94,9 +94,6 @@ def test_none_asked_for_is_none_and_more_than_there_are_is_all_there_is(name: st
     assert np.isfinite(scores).all()
     pairs = np.unique(np.stack([owners, items]), axis=1)
     assert pairs.shape[1] == len(items) <= 5 * len(known)
-    few = source.recall(asked, len(known), everything)  # what is deeper than the catalogue is nothing
-    for one, other in zip(few, (owners, items, scores), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def counts() -> list[tuple[str, str]]:
@@ -106,7 +103,7 @@ def counts() -> list[tuple[str, str]]:
         for name in catalogue(package):
             config = find(name, [package], name).Config  # type: ignore[attr-defined]
             hints = get_type_hints(config, include_extras=True)
-            found += [(f"{package}.{name}", key) for key, hint in hints.items() if Count in (hint, *get_args(hint))]
+            found += [(f"{package}.{name}", key) for key, hint in hints.items() if hint in (Count, Count | None)]
     return found
 
 
@@ -117,7 +114,7 @@ def test_a_count_of_none_is_refused(place: str, key: str) -> None:
     config = find(name, [package], name).Config  # type: ignore[attr-defined]
     with pytest.raises(ConfigError) as caught:
         build(config, {**({"of": "towers"} if "of" in own_keys(config) else {}), key: 0}, name)
-    assert (caught.value.where, caught.value.what) == (f"{name}.{key}", "should be greater than or equal to 1")
+    assert (caught.value.where, caught.value.what) == (f"{name}.{key}", "should be at least 1, got 0")
 
 
 def test_no_option_is_hidden_by_a_word_of_the_channel() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any
 
@@ -233,6 +234,15 @@ def test_batches_are_left_as_they_were_and_may_be_asked_again(name: str) -> None
         assert torch.equal(before.row.sparse, after.row.sparse)
     rows = batch(FULL, 7, 30, 9)
     assert_array_equal(scores(first, rows), scores(second, rows))
+
+
+@every
+def test_several_threads_may_ask_at_once(name: str) -> None:
+    ranker, asked = fitted(name), [batch(FULL, 5, 60, seed) for seed in range(24)]
+    alone = [scores(ranker, rows) for rows in asked]
+    with ThreadPoolExecutor(4) as pool:
+        for expected, found in zip(alone, pool.map(lambda rows: scores(ranker, rows), asked), strict=True):
+            assert_array_equal(found, expected)
 
 
 @every

@@ -187,6 +187,8 @@ def test_outcomes_without_what_they_rest_on_are_dropped_and_counted() -> None:
     assert joined.report.words() == (
         "1 of 3 logged rows (1 click without impression, 1 like without click); 4 of 5 events joined"
     )
+    both = join(found(slate("a", 1, [10, 11, 12]), slate("b", 2, [10])), told, SCHEMA, WINDOW)
+    assert data(both).outcomes.contradictory == joined.report.contradictory
 
 
 def test_an_absence_is_no_contradiction() -> None:

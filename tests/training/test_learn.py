@@ -1,6 +1,7 @@
 """What steers the training of a ranker, and what is calibrated, on rows a person can check."""
 
 from dataclasses import replace
+from math import exp
 from typing import Any, cast
 
 import numpy as np
@@ -65,6 +66,16 @@ def test_a_value_steers_by_its_error() -> None:
     # errors of the recalled rows: 3 - 5, 2 - 2, 1 - 1: (4 + 0 + 0) / 3
     found = told(("stars",), [[5], [2], [1], [0]])
     assert found == {"stars.minus_mse": pytest.approx(-4 / 3)}
+
+
+def test_a_time_steers_by_the_error_of_its_odds() -> None:
+    # exp(3), exp(2), exp(1) of at most 10 seconds against 60, of which 10 count, 7 and 0
+    labels = [[60.0], [7.0], [0.0], [5.0]]
+    found = judged(Falling(("seconds",)), cast(Ranking, Held(("seconds",), labels)), watch={"seconds": 10.0})
+    assert found == {
+        "seconds.minus_mse": pytest.approx(-((10 - 10) ** 2 + (exp(2) - 7) ** 2 + exp(1) ** 2) / 3, rel=1e-5),
+        "seconds.calibration": pytest.approx((exp(3) + exp(2) + exp(1)) / 17, rel=1e-5),
+    }
 
 
 def test_nothing_to_steer_by_is_an_error() -> None:

@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import exp, log
-from typing import Literal
+from types import SimpleNamespace
+from typing import Literal, cast
 
 import numpy as np
 import pytest
 import torch
+from tests.funnel.world import ask
 from tests.training.world import Listed, Logits, labelled
 from torch import Tensor, nn
 
-from shortlist.batch import Batch
+from shortlist.batch import Batch, Layout, Side
 from shortlist.candidates import Candidates
 from shortlist.config import build
 from shortlist.dataset.ranking import Examples
 from shortlist.errors import ConfigError, DataError
+from shortlist.features.assemble import Assembler
+from shortlist.models.learned import Learned
 from shortlist.models.lengths import Length
 from shortlist.schema import Profiles, Schema
 from shortlist.training.balance import Uncertainty
@@ -219,6 +223,26 @@ def test_items_without_any_length() -> None:
     )
 
 
+def test_what_is_served_is_seconds_and_completion_over_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of three items of 10 s, 100 s and no length."""
+    z = {"seconds": np.array([log(30), 90.0, -1.0]), "finished": np.array([0.0, log(3), 0.0]), "stars": np.arange(3.0)}
+    monkeypatch.setattr(
+        Learned, "logits", lambda *asked: {task: column.astype(np.float32) for task, column in z.items()}
+    )
+    items = Profiles(np.arange(2), {"duration": np.array([10.0, 100.0])})
+    f = Length("duration", np.array([[log(10), log(100)], [0.8, 0.5]]), 0.6)
+    learned = Learned(
+        None, cast(Assembler, SimpleNamespace(items=items)), Layout(Side(), Side(), {}), {}, frozenset({"stars"}),
+        watch={"seconds": 60.0}, lengths={"finished": f, "stars": f},
+    )  # fmt: skip
+    said = learned.score(ask([]), replace(Candidates.empty(1), items=np.arange(3)))
+    # exp(z), which is no number beyond 88; sigmoid(0) / 0.8, sigmoid(ln 3) / 0.5, and over the mean 0.6
+    assert said["seconds"] == pytest.approx([30, exp(80), exp(-1)], rel=1e-5)
+    assert said["finished"].tolist() == pytest.approx([0.625, 1.5, 0.5 / 0.6])
+    assert said["stars"].tolist() == pytest.approx([0, 2, 2 / 0.6])
+    assert learned.values == {"seconds", "finished", "stars"}
+
+
 # ------------------------------------------------------------------------------------------------- uncertainty
 
 
@@ -347,6 +371,9 @@ KIND = Schema.parse({
         ({"watch": {"second": "expected"}}, "rank.loss: no task is called 'second' (did you mean seconds?)"),
         ({"watch": {"seconds": "log"}},
          "rank.loss.watch.seconds: should be 'weighted' or 'expected', got 'log' (correct the value)"),
+        ({"percentile": 90.0}, "rank.loss: percentile does nothing without watch (take percentile away)"),
+        ({"balance_lr": 0.1},
+         'rank.loss: balance_lr does nothing without balance = "uncertainty" (take balance_lr away)'),
         ({"watch": {"seconds": "expected"}, "regression": ["seconds"]},
          "rank.loss: seconds is in watch and in regression (take it out of one of the two)"),
         ({"watch": {"seconds": "expected"}, "class_weights": {"seconds": 2.0}},

@@ -151,7 +151,7 @@ def drawn_trials(
         points.append({"x": row["number"], "y": row["value"]})
         line.append({"x": row["number"], "y": best})
     y_of = alt.Y("y:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title=metric_name, tickCount=5))
-    x_of = alt.X("x:Q", axis=alt.Axis(title="trial", tickMinStep=1, format="d"))
+    x_of = alt.X("x:Q", axis=alt.Axis(title="trial", tickMinStep=1, format="d", grid=False))
     dots = alt.Chart(alt.InlineData(values=points)).mark_circle(size=44, color=BLUE, opacity=0.9).encode(x=x_of, y=y_of)
     steps = alt.Chart(alt.InlineData(values=line)).mark_line(color=TEAL, interpolate="step-after", strokeWidth=2)
     rule = alt.Chart(alt.InlineData(values=[{"y": now}])).mark_rule(color=ORANGE, strokeDash=[4, 3], strokeWidth=1.4)
@@ -165,10 +165,10 @@ def drawn_trials(
             for row in rows
             if key in row["options"]
         ]
-        across: Any = alt.X("x:N", axis=alt.Axis(title=key, labelAngle=-30))
+        across: Any = alt.X("x:N", axis=alt.Axis(title=key, labelAngle=0, grid=False))
         if number:
             scale = alt.Scale(type="log", nice=False) if part.log else alt.Scale(zero=False)
-            across = alt.X("x:Q", scale=scale, axis=alt.Axis(title=key, tickCount=4, format="~g"))
+            across = alt.X("x:Q", scale=scale, axis=alt.Axis(title=key, tickCount=4, format="~g", grid=False))
         base = alt.Chart(alt.InlineData(values=mine), width=220, height=160)
         panels.append(base.mark_circle(size=40, color=BLUE, opacity=0.85).encode(x=across, y=y_of))
     if panels:

@@ -77,7 +77,7 @@ def derived(kind: Any, value: Any) -> Part | None:
         return derived(known[0], value) if value is not None and len(known) == 1 else None
     if kind is bool:
         return Choices((False, True))
-    if get_origin(kind) is Literal:
+    if get_origin(kind) is Literal and value not in ("", None):
         return Choices(get_args(kind))
     lows: list[Any] = [b.ge if isinstance(b, Ge) else b.gt for b in bounds if isinstance(b, Ge | Gt)]
     highs: list[Any] = [b.le if isinstance(b, Le) else b.lt for b in bounds if isinstance(b, Le | Lt)]

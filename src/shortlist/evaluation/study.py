@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 
 from shortlist.artifact import load
-from shortlist.config import ChannelConfig, Project, RankerConfig, build, find, nearest, plain
+from shortlist.config import ChannelConfig, RankerConfig, build, find, nearest, plain
 from shortlist.errors import ConfigError, DataError
 from shortlist.evaluation.funnel import channel_lists
 from shortlist.evaluation.importance import Rows, held_out_rows
@@ -251,8 +251,10 @@ def _suggested(trial: Any, key: str, part: Part) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A suggested value; choices are kept as JSON."""
-    return json.loads(value) if isinstance(value, str) else value
+    """A suggested value, with as many digits as a person would write; choices are kept as JSON."""
+    if isinstance(value, str):
+        return json.loads(value)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 # ------------------------------------------------------------------------------------------ what is tuned
@@ -443,7 +445,7 @@ def _up_to(plan: Plan) -> list[Plan]:
 
 def _with(data: Data, config: Any) -> Data:
     """The same data under another configuration of models; what was read and cut already stays."""
-    other = replace(data, project=Project(data.project.file, config))
+    other = replace(data, project=replace(data.project, config=config))
     for name in ("split", "features", "known"):
         if name in data.__dict__:
             other.__dict__[name] = data.__dict__[name]
@@ -482,7 +484,10 @@ def listed(found: Study) -> list[list[str]]:
 def said(found: Study) -> list[str]:
     """In words: what was reached, and whether it is more than what the project has."""
     best, cut = found.best, sum(t.state == "cut short" for t in found.trials)
+    failed = [t for t in found.trials if t.state == "failed"]
     lines = [f"the project's own options reach {found.metric} {found.now:.4f} on the validation part"]
+    if failed:
+        lines.append(f"{len(failed)} trials failed, the first of them: {failed[0].why}")
     if best is None or best.value is None:
         return [*lines, "no trial came to its end"]
     more = best.value - found.now

@@ -56,8 +56,12 @@ class Team(Protocol):
         """Leave in the weights the mean of the processes' gradients, and in the buffers their mean; the mean loss."""
         ...
 
+    def add(self, counts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Leave in counts [V], each beside what it was before, what all processes together have added."""
+        ...
+
     def mean(self, number: Tensor) -> Tensor:
-        """Of a number without a gradient, over the processes."""
+        """Of numbers without a gradient, over the processes."""
         ...
 
 
@@ -76,6 +80,9 @@ class Alone:
         self, loss: Tensor, dense: Sequence[Tensor], tables: Sequence[Tensor], buffers: Sequence[Tensor]
     ) -> float:
         return float(loss)
+
+    def add(self, counts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        pass
 
     def mean(self, number: Tensor) -> Tensor:
         return number
@@ -111,6 +118,16 @@ class Together:
             if tables:
                 self._tables(tables)
             return total
+
+    def add(self, counts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        with self._calls():
+            for now, then in counts:
+                at = (now != then).nonzero().squeeze(1)
+                sizes = [torch.zeros(1, dtype=torch.long, device=at.device) for _ in range(self.ranks)]
+                dist.all_gather(sizes, torch.tensor([len(at)], device=at.device))
+                counted = [int(size) for size in sizes]
+                ids, more = self._gathered(at, (now - then)[at], counted)
+                now.copy_(then).index_add_(0, ids, more)
 
     def mean(self, number: Tensor) -> Tensor:
         with self._calls():
@@ -154,18 +171,22 @@ class Together:
                 weight.grad = self._rows(weight, grad, counts)
 
     def _rows(self, weight: Tensor, grad: Tensor | None, counts: list[int]) -> Tensor:
-        ids_N = weight.new_zeros(max(counts), dtype=torch.long)
-        rows_ND = weight.new_zeros(max(counts), weight.shape[1])
-        if grad is not None:
-            ids_N[: grad.indices().shape[1]] = grad.indices()[0]
-            rows_ND[: grad.indices().shape[1]] = grad.values()
-        ids = [torch.empty_like(ids_N) for _ in counts]
-        rows = [torch.empty_like(rows_ND) for _ in counts]
-        dist.all_gather(ids, ids_N)
-        dist.all_gather(rows, rows_ND)
-        at = torch.cat([part[:n] for part, n in zip(ids, counts, strict=True)])
-        values = torch.cat([part[:n] for part, n in zip(rows, counts, strict=True)]) / self.ranks
-        return torch.sparse_coo_tensor(at.unsqueeze(0), values, weight.shape, check_invariants=False).coalesce()
+        ids = weight.new_zeros(0, dtype=torch.long) if grad is None else grad.indices()[0]
+        rows = weight.new_zeros(0, weight.shape[1]) if grad is None else grad.values()
+        at, values = self._gathered(ids, rows, counts)
+        mean = torch.sparse_coo_tensor(at.unsqueeze(0), values / self.ranks, weight.shape, check_invariants=False)
+        return mean.coalesce()
+
+    def _gathered(self, ids: Tensor, values: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+        """Ids and values [N, ...] of all processes one after the other, given how many each has."""
+        most = max(counts)
+        padded = [torch.cat([t, t.new_zeros(most - len(t), *t.shape[1:])]) for t in (ids, values)]
+        out = []
+        for mine in padded:
+            every = [torch.empty_like(mine) for _ in counts]
+            dist.all_gather(every, mine)
+            out.append(torch.cat([part[:n] for part, n in zip(every, counts, strict=True)]))
+        return out[0], out[1]
 
     @contextlib.contextmanager
     def _calls(self) -> Iterator[None]:

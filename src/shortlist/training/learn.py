@@ -36,7 +36,7 @@ __all__ = ["Training", "settings", "tables_of", "reads_of", "threads", "named", 
 LOG = logging.getLogger("shortlist.training")
 ALONE = {  # who has use for what
     "retriever": ("objective", "frequency", "held"),
-    "ranker": ("calibration", "read", "processes", "timeout_s"),
+    "ranker": ("calibration", "read", "processes", "sharded", "timeout_s"),
 }
 
 
@@ -56,6 +56,7 @@ class Training(Loop.Config):
         "memory"  # of a ranker: stream writes its rows to disk, and reads them by windows
     )
     processes: Count = 1  # of a ranker: each has a batch of its own, and reads from disk
+    sharded: Literal["", "table_wise", "row_wise"] = ""  # of a ranker: its tables split over processes, by TorchRec
     timeout_s: Positive = 600.0  # how long processes wait for one another in a step
 
 
@@ -113,6 +114,12 @@ def _training(plan: Plan, words: Mapping[str, Any], other: Literal["retriever", 
     if train.processes > 1 and train.read != "stream":
         what = f"{train.processes} processes read what they learn on from disk"
         raise ConfigError(what, where=f"{plan.where}.train.processes", hint='write read = "stream"')
+    if train.sharded and train.processes == 1:
+        what = "one process has nothing to split its tables over"
+        raise ConfigError(what, where=f"{plan.where}.train.sharded", hint="write processes = 2, or more")
+    if train.sharded and train.compile:
+        what = "the look-ups of a compiled model cannot be listed first"
+        raise ConfigError(what, where=f"{plan.where}.train.compile", hint="take compile away, or sharded")
     return train
 
 

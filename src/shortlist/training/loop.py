@@ -54,6 +54,23 @@ class Batches(Protocol):
     def load(self, state: Mapping[str, Any]) -> None: ...
 
 
+class SplitTables(Protocol):
+    """A model whose tables are split over the processes of a team (`sharded.py`): it is asked as the model is, by all
+    at once, and updates the tables where they are when its gradients come back."""
+
+    def __call__(self, batch: Batch) -> Any: ...
+
+    def gather(self) -> None:
+        """Make the leader's tables whole, as the model has them, and what `state` gives. All take part."""
+        ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        """Take over whole tables by the model's names, and a state: each process its part."""
+        ...
+
+
 @dataclass(frozen=True)
 class Step:
     """What one step did. One with `metrics` is a validation after `step` steps; one with `notes` says what a person
@@ -82,17 +99,18 @@ def train(
     fingerprint: str = "",
     clock: Callable[[], float] = time.perf_counter,
     team: Team | None = None,
+    tables: SplitTables | None = None,
 ) -> Iterator[Step]:
     """Train while the result is iterated; at its end the model has the weights that validated best, else the last.
 
     With a `folder` a run goes on from the checkpoint there, as if it had never stopped, bit for bit on one thread; to
     stop early, leave the iteration, or send SIGINT. `fingerprint` (`checkpoints.fingerprint`) names what the weights
     are for. Of a `team` each process iterates; the first one validates and writes, and the batches of all together are
-    one. Raises DataError naming the batch when a loss or a gradient is not finite, or labels are out of range;
-    ArtifactError when the checkpoint is of another run; ConfigError for a metric or a device that is not there;
-    ProcessError when another process of the team is gone.
+    one; `tables` are split over them. Raises DataError naming the batch when a loss or a gradient is not finite, or
+    labels are out of range; ArtifactError when the checkpoint is of another run; ConfigError for a metric or a device
+    that is not there; ProcessError when another process of the team is gone.
     """
-    return Loop(model, objective, batches, config, validate, folder, fingerprint, clock, team).run()
+    return Loop(model, objective, batches, config, validate, folder, fingerprint, clock, team, tables).run()
 
 
 @dataclass
@@ -148,16 +166,19 @@ class Loop:
         fingerprint: str,
         clock: Callable[[], float],
         team: Team | None = None,
+        tables: SplitTables | None = None,
     ) -> None:
         self.model, self.objective, self.batches, self.config = model, objective, batches, config
         self.validate, self.fingerprint, self.clock = validate, fingerprint, clock
         self.folder = None if folder is None else Path(folder)
-        self.team = team or Alone()
+        self.team, self.tables = team or Alone(), tables
         self.leads = self.team.rank == 0
         self.device = _device(config, self.team)
         modules = {"model": model} | ({"objective": objective} if isinstance(objective, nn.Module) else {})
-        self.parts = nn.ModuleDict(modules).to(self.device)
-        self.learns: Any = Compiled(model, self.device) if config.compile else model
+        self.parts = nn.ModuleDict(modules)
+        if tables is None:
+            self.parts.to(self.device)
+        self.learns: Any = tables or (Compiled(model, self.device) if config.compile else model)
         self.optimizer = build(self.parts, config)
         self.dice = _Dice(config.seed, self.device)
         self.at = Progress(loader=batches.state())
@@ -173,11 +194,11 @@ class Loop:
                 self.log = stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
             if self.at.finished:
                 return
-            self.team.same([*self.parts.parameters(), *self.parts.buffers()])
+            self.team.same([*(w for w in self.parts.parameters() if w.requires_grad), *self.parts.buffers()])
             try:
                 yield from self._run()
             except (GeneratorExit, KeyboardInterrupt):
-                if self.whole:
+                if self.whole and self.tables is None:  # what is split cannot be had without the others
                     self._save()
                 raise
 
@@ -189,11 +210,12 @@ class Loop:
             yield from self._epoch()
         if self.validate is not None and self.at.validated != self.at.step:
             yield self._validated()
+        self._gather()
         if self.best:
             self.parts.load_state_dict(self.best)
         self.parts.eval()
         self.at.finished = True
-        self._save()
+        self._write()
 
     def _epoch(self) -> Iterator[Step]:
         batches = iter(self.batches)
@@ -232,6 +254,7 @@ class Loop:
                 _count(self.at.labels, batch)
             if self.device.type != "cpu":
                 batch = batch.to(self.device)
+            counts = self._counts()
             with self._dice(number), self._precision():
                 loss = self._loss(batch, number)
             value = loss.loss.item()
@@ -241,6 +264,7 @@ class Loop:
             loss.loss.backward()
             if self.team.ranks > 1:
                 value = self._averaged(loss.loss)
+                self.team.add(counts)
             if wrong := self.optimizer.step():
                 raise _broken(f"the gradient of {wrong.partition('.')[2]} is not finite", batch, number)
             at = self.at
@@ -259,6 +283,12 @@ class Loop:
         dense = [weight for weight in self.optimizer.names if weight not in self.optimizer.tables]
         buffers = [buffer for buffer in self.parts.buffers() if buffer.is_floating_point()]
         return self.team.average(loss, dense, tables, buffers)
+
+    def _counts(self) -> list[tuple[Tensor, Tensor]]:
+        """What is counted for each id, as it is and as it was before the step, where others count too."""
+        if self.team.ranks == 1:
+            return []
+        return [(b, b.clone()) for b in self.parts.buffers() if b.ndim == 1 and not b.is_floating_point()]
 
     def _means(self, numbers: list[Tensor]) -> list[float]:
         if self.team.ranks == 1 or not numbers:
@@ -286,6 +316,8 @@ class Loop:
             with shared(self.team.mean):
                 return self.objective(self.learns, batch)
         except DataError as error:
+            if error.where.startswith(f"batch {number}, "):  # another process found it
+                raise
             where = f"batch {number}, {error.where}" if error.where else f"batch {number}"
             raise DataError(error.what, where=where, hint=error.hint) from None
 
@@ -312,6 +344,7 @@ class Loop:
     def _validated(self) -> Step:
         assert self.validate is not None
         metrics: dict[str, float] = {}
+        self._gather()
         if self.leads:
             self.parts.eval()
             with torch.no_grad():
@@ -341,9 +374,20 @@ class Loop:
     def _tensors(self) -> dict[str, Tensor]:
         """All that changes while training, by name."""
         weights = {f"parts/{name}": value for name, value in self.parts.state_dict().items()}
-        return weights | {f"rules/{name}": value for name, value in self.optimizer.state().items()} | self.dice.state()
+        split = {} if self.tables is None else {f"split/{name}": t for name, t in self.tables.state().items()}
+        rules = {f"rules/{name}": value for name, value in self.optimizer.state().items()}
+        return weights | rules | split | self.dice.state()
+
+    def _gather(self) -> None:
+        """Make the tables of the process that leads whole."""
+        if self.tables is not None:
+            self.tables.gather()
 
     def _save(self) -> None:
+        self._gather()
+        self._write()
+
+    def _write(self) -> None:
         if self.folder is None or not self.leads:
             return
         if self.log is not None:
@@ -369,7 +413,10 @@ class Loop:
             except (TypeError, KeyError):
                 raise checkpoints.damaged(self.folder) from None
             self.batches.load(self.at.loader)
-            self.parts.load_state_dict(weights)
+            own = self.parts.state_dict()  # of what another process has whole, this one has only the shape
+            self.parts.load_state_dict({n: w for n, w in weights.items() if not own[n].is_meta}, strict=False)
+            if self.tables is not None:
+                self.tables.load(_under("model.", weights), _under("split/", found.tensors))
             self.best = dict(found.best)
             if self.at.finished:
                 self.parts.eval()

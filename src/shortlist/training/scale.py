@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from shortlist.batch import Layout
 from shortlist.config import build, find, plain
 from shortlist.dataset.loader import Loader, Source
+from shortlist.errors import ConfigError
 from shortlist.features.assemble import Assembler
 from shortlist.training.distributed import Team, lead
 from shortlist.training.learn import Training, threads
@@ -18,6 +19,9 @@ from shortlist.training.loop import Step, Validate, train
 from shortlist.training.objectives.bce import Bce
 from shortlist.training.plan import PACKAGES, Plan
 from shortlist.training.shards import FOLDER, Shards, Written
+
+if TYPE_CHECKING:
+    from shortlist.training.sharded import Sharded
 
 __all__ = ["Units", "steps", "work"]
 
@@ -64,9 +68,13 @@ def steps(
                 rows, len(units), units.drawn, config.batch_size, config.seed,
                 source=units, sides=assembler.sides, team=team,
             )  # fmt: skip
+        tables = split(model, layout, config, team)
         yield from train(
-            model, objective, batches, config, validate=validate, folder=place, fingerprint=identity, team=team
-        )
+            model, objective, batches, config,
+            validate=validate, folder=place, fingerprint=identity, team=team, tables=tables,
+        )  # fmt: skip
+        if tables is not None:
+            tables.whole()
         if isinstance(batches, Shards):
             batches.remove()
 
@@ -85,9 +93,26 @@ def work(job: Mapping[str, Any], team: Team) -> None:
             place / FOLDER, job["units"], job["drawn"], config.batch_size, config.seed, team=team
         )  # fmt: skip
         for _ in train(
-            model, objective, batches, config, validate=_led, folder=place, fingerprint=job["identity"], team=team
-        ):
+            model, objective, batches, config,
+            validate=_led, folder=place, fingerprint=job["identity"], team=team,
+            tables=split(model, layout, config, team),
+        ):  # fmt: skip
             pass
+
+
+def split(model: nn.Module, layout: Layout, config: Training, team: Team) -> "Sharded | None":
+    """The model with its tables split over the team, where `sharded` says so. Raises ConfigError."""
+    if not config.sharded:
+        return None
+    if layout.tables.admit > 1:
+        what = "which rows a batch reads is not known before it is counted"
+        raise ConfigError(what, where="training.sharded", hint="take tables.admit away, or sharded")
+    if config.device != "cpu" and torch.cuda.is_available():
+        what = "tables are split on the CPU alone"
+        raise ConfigError(what, where="training.device", hint='write device = "cpu", or take sharded away')
+    from shortlist.training.sharded import Sharded  # loads torchrec
+
+    return Sharded(model, config.sharded, config, team)
 
 
 def _led(model: Any) -> Mapping[str, float]:

@@ -59,16 +59,18 @@ class GfCf:
         r_UI: Any = x_UI.multiply(1 / np.sqrt(d_U)[:, None]).multiply(1 / np.sqrt(d_I)[None, :]).tocsr()
         r_IU = r_UI.T.tocsr()
         v_ID = right_vectors(r_UI, config.dim)[1] if config.alpha else np.zeros((len(keys), 0))
-        left, right = v_ID / np.sqrt(d_I)[:, None], v_ID * np.sqrt(d_I)[:, None]
+        left, right = (
+            (v_ID * side[:, None]).astype(np.float32) for side in (config.alpha / np.sqrt(d_I), np.sqrt(d_I))
+        )
         kept = min(config.keep, len(keys))
         items, scores = np.empty(len(keys) * kept, dtype=np.int64), np.empty(len(keys) * kept, dtype=np.float32)
         for low in range(0, len(keys), BLOCK):
             high = min(low + BLOCK, len(keys))
-            block = (r_IU[low:high] @ r_UI).toarray()
-            block += config.alpha * (left[low:high] @ right.T)
-            at = _largest(block.astype(np.float32), kept)
+            block = (r_IU[low:high] @ r_UI).astype(np.float32).toarray()
+            block += left[low:high] @ right.T
+            at = _largest(block, kept)
             items[low * kept : high * kept] = keys[at].ravel()
-            scores[low * kept : high * kept] = np.take_along_axis(block, at, axis=1).astype(np.float32).ravel()
+            scores[low * kept : high * kept] = np.take_along_axis(block, at, axis=1).ravel()
         return Lists(keys, np.arange(len(keys) + 1) * kept, items, scores)
 
     def estimate(self, users: int, items: int, events: int) -> int:
@@ -82,7 +84,13 @@ class GfCf:
 
 def _largest(block: NDArray[np.float32], kept: int) -> NDArray[np.int64]:
     """Columns of the largest of each row, falling, ties by smaller column."""
-    if kept < block.shape[1]:
-        edge = np.partition(block, block.shape[1] - kept, axis=1)[:, block.shape[1] - kept]
-        block = np.where(block >= edge[:, None], block, -np.inf)  # ties at the edge stay in: the sort below decides
-    return np.argsort(-block, axis=1, kind="stable")[:, :kept]
+    if kept == block.shape[1]:
+        return np.argsort(-block, axis=1, kind="stable")
+    edge = np.partition(block, block.shape[1] - kept, axis=1)[:, block.shape[1] - kept]
+    held = block >= edge[:, None]
+    spare = held.sum(axis=1) - kept
+    for row in np.flatnonzero(spare):  # of those at the edge the last give way
+        held[row, np.flatnonzero(block[row] == edge[row])[-spare[row] :]] = False
+    at = np.nonzero(held)[1].reshape(len(block), kept)
+    order = np.argsort(-np.take_along_axis(block, at, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(at, order, axis=1)

@@ -149,6 +149,10 @@ def check_loss(config: Bce.Config, schema: Schema, where: str) -> None:
         if name not in schema.tasks:
             hint = nearest(name, list(schema.tasks))
             raise ConfigError(f"no task is called {name!r}", where=where, hint=hint)
+    for key, needed in (("balance_lr", config.balance == "uncertainty"), ("percentile", bool(config.watch))):
+        if not needed and getattr(config, key) != getattr(Bce.Config, key):
+            other = {"balance_lr": 'balance = "uncertainty"', "percentile": "watch"}[key]
+            raise ConfigError(f"{key} does nothing without {other}", where=where, hint=f"take {key} away")
     for name in config.watch:
         if name in config.regression:
             hint = "take it out of one of the two"
