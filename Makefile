@@ -10,7 +10,7 @@ export SHORTLIST_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: demo test test-slow test-spark bench lint env clean
+.PHONY: demo test test-slow test-spark test-sharded bench lint env clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/serve.stamp
@@ -28,6 +28,10 @@ test-slow: .venv/dev.stamp
 test-spark: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[spark]'
 	$(BIN)/pytest tests/tables $(ARGS)
+
+# TorchRec asks for other builds than it runs with: its dependencies are named here (docs/decisions/scale.md).
+test-sharded: .venv-sharded/stamp
+	.venv-sharded/bin/python -m pytest tests/training/test_sharded.py $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -56,7 +60,15 @@ env: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch .venv/serve.stamp $@
 
+.venv-sharded/stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-sharded
+	.venv-sharded/bin/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	.venv-sharded/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest hypothesis \
+		tensordict tqdm pyre-extensions torchmetrics==1.0.3
+	.venv-sharded/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0
+	@touch $@
+
 # Everything the targets above made, the demo's project included.
 clean:
-	rm -rf .venv demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-sharded demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ rows, chooses its epoch on validation rows and is told on test rows; the mean ov
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,9 @@ def lines(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
     for name in options.only or LINES:
         found = [one(name, clicks, seed, options) for seed, clicks in drawn.items()]
         means: dict[str, Any] = {key: float(np.mean([f[key] for f in found])) for key in found[0]}
-        yield {"tables": name, **means, "auc +-": float(np.ptp([f["auc"] for f in found])) / 2}
+        line = {"tables": name, **means, "auc +-": float(np.ptp([f["auc"] for f in found])) / 2}
+        print(f"{name}: {line['auc']:.4f}", file=sys.stderr, flush=True)
+        yield line
 
 
 def main() -> None:

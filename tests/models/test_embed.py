@@ -202,6 +202,13 @@ def test_an_id_has_its_own_row_from_the_batch_on_that_fills_its_count() -> None:
     assert counted(embed) == [0, 0, 0, 0, 3, 0, 0, 2]
 
 
+def test_nothing_to_look_up_is_nothing() -> None:
+    for embed in (kept(), kept(admit=3), kept(widths="mixed", least=1, power=2)):
+        out = embed(Columns(torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 0)), SIDE, ())
+        assert out.shape == (2, 0, 3)
+        assert not out.requires_grad
+
+
 def test_who_looks_without_learning_is_not_counted_and_reads_the_same() -> None:
     embed = kept(admit=2)
     rare, common = columns([[2, 0]]), columns([[4, 0], [4, 0]])

@@ -61,16 +61,6 @@ def test_words_that_are_not_there_or_do_nothing(tables: dict[str, Any], says: st
     assert str(caught.value) == says
 
 
-def test_admission_counts_in_one_process() -> None:
-    train = {**LEARN, "processes": 2}
-    with pytest.raises(ConfigError) as caught:
-        tables_of(plan_of(RankerConfig("deepfm", train=train, tables={"admit": 2}, options=OPTIONS), "rank", OPTIONS))
-    assert str(caught.value) == (
-        "rank (deepfm).tables.admit: each process would count the ids of its own rows alone "
-        "(take admit away, or train in one process)"
-    )
-
-
 def test_a_solver_has_no_embeddings() -> None:
     with pytest.raises(ConfigError) as caught:
         plan_of(ChannelConfig("a", "hot", tables={"admit": 2}), "a", {})

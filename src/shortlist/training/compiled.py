@@ -21,6 +21,9 @@ class Compiled:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         _check(device)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.sparse:  # a sparse gradient cannot be traced
+                module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
         self.model = model
         self.made: dict[str, Callable[..., Any]] = {}
 

@@ -98,9 +98,6 @@ def tables_of(plan: Plan) -> Tables:
             other = {"hashes": "hash_above", "power": 'widths = "root" or "mixed"'}[key]
             what = f"{key} does nothing without {other}"
             raise ConfigError(what, where=f"{plan.where}.tables", hint=f"take {key} away")
-    if tables.admit > 1 and plan.train.get("processes", 1) != 1:
-        what = "each process would count the ids of its own rows alone"
-        raise ConfigError(what, where=f"{plan.where}.tables.admit", hint="take admit away, or train in one process")
     return tables
 
 

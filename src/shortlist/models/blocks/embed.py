@@ -106,10 +106,12 @@ class Embed(nn.Module):
     def vectors(self, ids: Tensor, vocabularies: Sequence[str]) -> Tensor:
         """Vectors [..., F, D] of ids [..., F], the f-th of a vocabulary each. Counts the ids while it trains."""
         words = [self.words[name] for name in vocabularies]
+        if not words:
+            return self.table(ids).new_zeros(*ids.shape, self.dim)
         if self.counts is not None:
             ids = self._admitted(ids, words, self.counts)
         parts, order = [], []
-        for wide, hashed in sorted({(part.width, bool(part.buckets)) for part in words}) or [(self.widest, False)]:
+        for wide, hashed in sorted({(part.width, bool(part.buckets)) for part in words}):
             at = [n for n, part in enumerate(words) if (part.width, bool(part.buckets)) == (wide, hashed)]
             mine, some = [words[n] for n in at], ids if len(at) == len(words) else ids[..., at]
             table = self._of(wide)
@@ -127,7 +129,7 @@ class Embed(nn.Module):
     def _admitted(self, ids: Tensor, words: Sequence[Words], counts: Tensor) -> Tensor:
         """The same ids, but 1 where one has been met too rarely. An id's own row opens with the batch in which its
         count is full, for all its places there; it is counted no further then."""
-        shift = torch.tensor([part.count for part in words], device=ids.device)
+        shift = torch.tensor([part.count for part in words], dtype=torch.long, device=ids.device)
         at = torch.where(ids > 0, ids + shift, 0)
         if self.training and torch.is_grad_enabled():
             rare = at[(counts[at] < self.admit) & (at > 0)]
