@@ -3,13 +3,14 @@
     python -m bench.world_tasks [--seeds 0 1 2] [--bait 0.08 0.3] [--out FOLDER]
 
 Bait is clicked and not liked; `World.Config.bait` is its share of the items. A seed is a world of 2,000 users, 1,000
-items and 30 days under the popularity policy (about 765,000 impressions), and all dice of training: 22 days are learned
-from, 4 validate, 4 test. Both tasks are of every impression. Models read the same fields by tables of the same width,
-and layers of about as many weights. A model's recipes (`GRID`) run in the world of the first bait and the first seed
-and stop where the mean AUC of its tasks on validation is best; the recipe best there runs with every seed and bait, and
-only these runs read the test part. A run that is finished stands in FOLDER and is not run again.
+items and 24 days under the popularity policy (about 600,000 impressions), and all dice of training: 18 days are learned
+from, 3 validate, 3 test. Both tasks are of every impression. Models read the same fields by tables of the same width,
+and layers of about as many weights. A model's recipes run in the world of the first bait and the first seed and stop
+where the mean AUC of its tasks on validation is best: those of `GRID` at the first of WIDTHS, and the best of them at
+the others. The best of all runs with every seed and bait (uncertainty with the first bait alone), and only these runs
+read the test part. A run that is finished stands in FOLDER and is not run again.
 
-`truth` are the world's own probabilities, with what it knew when it showed an impression: nothing can be above them but
+`truth` are the world's own probabilities, with what it knew when it showed an impression: no model is above them but
 by luck. `crossed` orders each task by the true probability of the other: what is lost there is the conflict.
 
 R requests, K positions of a slate, B rows, U users, C columns of scores, L steps of history.
@@ -18,7 +19,7 @@ R requests, K positions of a slate, B rows, U users, C columns of scores, L step
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
@@ -30,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.report import origin, peak_mb, table, write
-from shortlist.batch import Batch, Columns, Group, Layout, Side
+from shortlist.batch import Batch, Columns, Layout, Side
 from shortlist.config import build
 from shortlist.dataset.loader import Loader
 from shortlist.metrics import ctr
@@ -47,13 +48,14 @@ from shortlist.training.objectives.bce import Bce
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-USERS, ITEMS, DAYS = 2_000, 1_000, 30
-PARTS = {"train": (0, 22), "valid": (22, 26), "test": (26, 30)}  # days
+USERS, ITEMS, DAYS = 2_000, 1_000, 24
+PARTS = {"train": (0, 18), "valid": (18, 21), "test": (21, 24)}  # days
 TASKS = ("click", "like")
 STEPS = 10  # of history: the latest clicks
 DIM, REQUESTS, EPOCHS, PATIENCE = 16, 256, 12, 2  # REQUESTS of a batch, ten rows each
-RESAMPLES = 500
-GRID: dict[str, list[Any]] = {"wide": [64, 128], "lr": [5e-4, 2e-3], "l2_embedding": [1e-5, 1e-4]}
+RESAMPLES = 300
+GRID = {"lr": [5e-3, 1e-2], "l2_embedding": [1e-5, 1e-4]}
+WIDTHS = (64, 128)
 EXPERTS = {64: [18, 32], 128: [44, 64]}  # of each of four, so that they weigh what a bottom of that width does
 
 
@@ -141,8 +143,8 @@ class Log:
         shown = shown.take(np.lexsort((shown.positions, shown.requests)))
         slate = (-1, config.slate)
         items, place = shown.items.reshape(slate), shown.positions.astype(np.int64).reshape(slate)
-        users, now, devices = (column.reshape(slate)[:, 0] for column in (shown.users, shown.times, shown.devices))
-        devices = devices.astype(np.int64)
+        users, now = (column.reshape(slate)[:, 0] for column in (shown.users, shown.times))
+        devices = shown.devices.reshape(slate)[:, 0].astype(np.int64)
         seen = world.truth.examined(place, devices[:, None])
         click = seen * np.concatenate(told.attraction)
         truth = np.stack([click, click * np.concatenate(told.like)], axis=2)
@@ -152,8 +154,10 @@ class Log:
             labels[done.requests, done.positions.astype(np.int64) - 1, n] = True
         length, history = past(events.take(events.actions == CLICK), users, now)
         order = np.argsort(now, kind="stable")
-        columns = (users, now, devices, items, length, history, labels, truth)
-        return cls(world, *(column[order] for column in columns))
+        return cls(
+            world, users[order], now[order], devices[order], items[order], length[order], history[order],
+            labels[order], truth[order],
+        )  # fmt: skip
 
     def part(self, name: str) -> Ints:
         """Requests of the days of a part."""
@@ -163,7 +167,7 @@ class Log:
 
 
 def past(clicks: Events, users: Ints, now: Ints) -> tuple[Ints, Ints]:
-    """The latest clicks before each request, latest first: how many [R] and the items [R, L], -1 where there is none."""
+    """The latest clicks before each request: how many [R], and items [R, L], latest first, -1 where there is none."""
     clicks = clicks.take(np.lexsort((clicks.times, clicks.users)))
     start = int(clicks.times.min())
     span = int(max(clicks.times.max(), now.max())) - start + 1
@@ -196,9 +200,10 @@ class Fields:
         word = self._sparse("keyword", words.ravel(), words[met_items].ravel()).reshape(words.shape)
         history = np.where(log.history >= 0, items[log.history], 0)
         self.asked = Columns.of(len(log.now), asked, groups={"history": (log.length, {"item": history})})
+        kinds = {name: self._sparse(name, shelf[name], shelf[name][met_items]) for name in ("category", "creator")}
         self.shelf = Columns.of(
             ITEMS,
-            {"item": items, **{name: self._sparse(name, shelf[name], shelf[name][met_items]) for name in ("category", "creator")}},
+            {"item": items, **kinds},
             {"length": np.log(shelf["length_s"] / 40)},
             {"keywords": (np.full(ITEMS, words.shape[1]), {"keyword": word})},
             {"content": np.stack(list(shelf["content"]))},
@@ -305,11 +310,21 @@ def run(
     return told | {"recipe": recipe, "seed": seed}
 
 
-def recipes() -> list[dict[str, Any]]:
-    return [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+def chosen(name: str, search: Callable[[str, Mapping[str, Any], str], dict[str, Any]]) -> dict[str, Any]:
+    """The recipe that is best on validation; `search` runs one of a model, under a word of its own."""
+    every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    tried = [search(name, {**one, "wide": WIDTHS[0]}, f"search-{n}") for n, one in enumerate(every)]
+    best = max(tried, key=_validated)["recipe"]
+    tried += [search(name, {**best, "wide": wide}, f"search-{wide}") for wide in WIDTHS[1:]]
+    recipe: dict[str, Any] = max(tried, key=_validated)["recipe"]
+    return recipe
 
 
-def kept(place: Path, work: Any) -> dict[str, Any]:
+def _validated(told: Mapping[str, Any]) -> float:
+    return float(told["valid auc"])
+
+
+def kept(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a finished run said, or what it says now."""
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -369,7 +384,7 @@ class Measured:
 
 
 def difference(worlds: list[Measured], name: str, base: str) -> dict[str, Any]:
-    """Of two models, paired: mean over worlds, the interval over users, how far single worlds lie apart."""
+    """Of two models, paired: mean over worlds with the interval over users, and each world's own."""
     auc = np.mean([world.auc[name] - world.auc[base] for world in worlds], axis=0)
     lost = np.concatenate([world.own[name] - world.own[base] for world in worlds])
     rows = np.concatenate([world.rows for world in worlds])
@@ -383,43 +398,61 @@ def difference(worlds: list[Measured], name: str, base: str) -> dict[str, Any]:
 
 
 def scores(folder: Path, bait: float, seed: int, log: Log, task: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    """What each model said of the test part."""
-    yield "truth", log.truth[log.part("test")][:, :, TASKS.index(task)].ravel()
-    yield "crossed", log.truth[log.part("test")][:, :, 1 - TASKS.index(task)].ravel()
+    """What the truth and each model that was run said of the test part."""
+    truth = log.truth[log.part("test")]
+    yield "truth", truth[:, :, TASKS.index(task)].ravel()
+    yield "crossed", truth[:, :, 1 - TASKS.index(task)].ravel()
     for name, model in MODELS.items():
-        if task in model.tasks:
-            z = np.load(folder / f"{place(name)}-bait-{bait}-seed-{seed}.npy")[:, model.tasks.index(task)]
-            yield "single tasks" if model.head is None else name, z
+        file = place(folder, name, bait, seed, ".npy")
+        if task in model.tasks and file.is_file():
+            yield "single tasks" if model.head is None else name, np.load(file)[:, model.tasks.index(task)]
 
 
-def place(name: str) -> str:
+def place(folder: Path, name: str, bait: float, seed: int, end: str) -> Path:
+    return folder / f"{slug(name)}-bait-{bait}-seed-{seed}{end}"
+
+
+def slug(name: str) -> str:
     return name.replace(",", "").replace(" ", "-")
 
 
-def mean_range(values: list[float]) -> str:
-    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
-
-
-def figures(folder: Path, bait: float, logs: Mapping[int, Log]) -> dict[str, Any]:
-    """Of every task and model: test AUC and GAUC over seeds, and differences to single tasks and to Shared-Bottom."""
-    told: dict[str, Any] = {}
+def figures(folder: Path, bait: float, logs: Mapping[int, Log]) -> list[dict[str, Any]]:
+    """Of every task and model: test AUC and GAUC by seed, and differences to single tasks, to Shared-Bottom and, with
+    uncertainty, to the same without."""
+    lines = []
     for n, task in enumerate(TASKS):
         worlds = []
         for seed, log in logs.items():
             at = log.part("test")
-            users = np.repeat(log.users[at], log.items.shape[1])
-            y = log.labels[at][:, :, n].ravel()
+            users, y = np.repeat(log.users[at], log.items.shape[1]), log.labels[at][:, :, n].ravel()
             worlds.append(Measured.of(dict(scores(folder, bait, seed, log, task)), y, users, seed))
-        lines = []
         for name in worlds[0].auc:
-            line: dict[str, Any] = {"model": name}
-            line["auc"] = mean_range([float(world.auc[name][0]) for world in worlds])
-            line["gauc"] = mean_range([world.gauc(name) for world in worlds])
-            for base in ("single tasks", "shared_bottom", "mmoe"):
-                line |= {f"{key} - {base}": value for key, value in difference(worlds, name, base).items()}
+            line: dict[str, Any] = {"task": task, "model": name, "auc": [float(world.auc[name][0]) for world in worlds]}
+            line["gauc"] = [world.gauc(name) for world in worlds]
+            for base in ("single tasks", "shared_bottom", name.removesuffix(", uncertainty")):
+                if base != name:
+                    line[f"minus {base}"] = difference(worlds, name, base)
             lines.append(line)
-        told[task] = lines
-    return told
+    return lines
+
+
+def shown(line: Mapping[str, Any]) -> dict[str, str]:
+    """A line of `figures` to be read."""
+    out = {
+        "task": line["task"],
+        "model": line["model"],
+        "auc": mean_range(line["auc"]),
+        "gauc": mean_range(line["gauc"]),
+    }
+    for base in ("single tasks", "shared_bottom"):
+        for key in ("auc", "gauc"):
+            value = line.get(f"minus {base}", {}).get(key)
+            out[f"{key} - {base}"] = "" if value is None else "{:.4f} [{:.4f}, {:.4f}]".format(*value)
+    return out
+
+
+def mean_range(values: list[float]) -> str:
+    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
 def rates(log: Log) -> dict[str, float]:
@@ -443,44 +476,30 @@ def main() -> None:
     torch.set_num_threads(1)
     made = cache(Log.of)
     fields = cache(lambda bait, seed: Fields(made(bait, seed)))
-    first = args.bait[0], args.seeds[0]
-    best = {}
-    for name in MODELS:
-        found = [
-            kept(
-                args.out / f"{place(name)}-search-{n}.json",
-                lambda name=name, recipe=recipe: run(name, recipe, made(*first), fields(*first), first[1]),
-            )
-            for n, recipe in enumerate(recipes())
-        ]
-        best[name] = max(found, key=lambda one: one["valid auc"])["recipe"]
+    first: tuple[float, int] = args.bait[0], args.seeds[0]
+
+    def search(name: str, recipe: Mapping[str, Any], word: str) -> dict[str, Any]:
+        work = lambda: run(name, recipe, made(*first), fields(*first), first[1])  # noqa: E731
+        return kept(args.out / f"{slug(name)}-{word}.json", work)
+
+    def final(name: str, bait: float, seed: int) -> dict[str, Any]:
+        logits = place(args.out, name, bait, seed, ".npy")
+        work = lambda: run(name, best[name], made(bait, seed), fields(bait, seed), seed, logits)  # noqa: E731
+        return kept(logits.with_suffix(".json"), work)
+
+    best = {name: chosen(name, search) for name in MODELS}
     result: dict[str, Any] = {}
     for bait in args.bait:
-        runs = {}
-        for name, seed in product(MODELS, args.seeds):
-            stem = args.out / f"{place(name)}-bait-{bait}-seed-{seed}"
-            runs[name, seed] = kept(
-                stem.with_name(stem.name + ".json"),
-                lambda name=name, seed=seed, bait=bait, stem=stem: run(
-                    name, best[name], made(bait, seed), fields(bait, seed), seed, stem.with_name(stem.name + ".npy")
-                ),
-            )
+        names = [name for name, model in MODELS.items() if bait == first[0] or model.balance == "fixed"]
+        runs = {name: [final(name, bait, seed) for seed in args.seeds] for name in names}
         logs = {seed: made(bait, seed) for seed in args.seeds}
-        about = [{"bait": bait, "seed": seed, **rates(log)} for seed, log in logs.items()]
-        print(table(about))
-        told = figures(args.out, bait, logs)
-        for task, lines in told.items():
-            print(task, table(lines), sep="\n")
-        sizes = [
-            {"model": name, "recipe": json.dumps(best[name]), **{
-                key: mean_range([runs[name, seed][key] for seed in args.seeds])
-                for key in runs[name, args.seeds[0]] if key not in ("recipe", "seed")
-            }}
-            for name in MODELS
-        ]  # fmt: skip
-        for line in sizes:
-            print(line)
-        result[str(bait)] = {"logs": about, "figures": told, "runs": sizes}
+        about = [{"share of bait": bait, "seed": seed, **rates(log)} for seed, log in logs.items()]
+        lines = figures(args.out, bait, logs)
+        print(table(about), table([shown(line) for line in lines]), sep="\n\n")
+        for name, each in runs.items():
+            figured = {key: mean_range([one[key] for one in each]) for key in each[0] if key not in ("recipe", "seed")}
+            print(name, best[name], figured)
+        result[str(bait)] = {"logs": about, "figures": lines, "runs": runs}
     write(args.out / "result.json", {"result": result, "peak_mb": peak_mb(), "origin": origin(seeds=args.seeds)})
 
 

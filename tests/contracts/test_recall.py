@@ -2,19 +2,25 @@
 
 import importlib
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
+from shortlist.artifact import load
 from shortlist.candidates import Ragged
 from shortlist.config import ChannelConfig, Count, build, catalogue, find, own_keys
 from shortlist.errors import ConfigError
-from shortlist.forms import Built
+from shortlist.forms import Built, Vectors
 from shortlist.funnel.pipeline import Source
 from shortlist.funnel.requests import make
+from shortlist.funnel.sources.nearest import Nearest
+from shortlist.models.learned import restore
 from shortlist.simulation.toy import Toy
+from shortlist.training.fit import fit
+from shortlist.training.plan import Plan
 
 PACKAGE, SOURCES = "shortlist.models.recall", "shortlist.funnel.sources"
 GIVEN = {"beside", "items", "users"}  # what a source can be given without a trained model
@@ -78,6 +84,30 @@ def test_items_that_nobody_took_come_where_that_is_declared(name: str, world: To
     _, items, _ = source.recall(asked, 40, everything)
     assert len(items)
     assert bool((items % 3 == 0).any()) == kind.cold_items
+
+
+def trained() -> list[str]:
+    """Retrievers that say whom they serve."""
+    kinds: dict[str, Any] = {name: find(name, [PACKAGE], name) for name in catalogue(PACKAGE)}
+    return [name for name, kind in kinds.items() if hasattr(kind, "query") and hasattr(kind, "cold_users")]
+
+
+@pytest.mark.parametrize("name", trained())
+def test_a_trained_channel_serves_whom_it_says_and_brings_what_it_says(name: str, world: Toy, tmp_path: Path) -> None:
+    log, kind = world.interactions, find(name, [PACKAGE], name)
+    known = log.where(~np.isin(log.users, NEW) & (log.items % 3 != 0))
+    plan = Plan("trained", name, kind, {"dim": 4}, {"epochs": 1, "history": 10})
+    fit([plan], known, world.catalogue, world.schema(), tmp_path, snapshot="", created_ms=world.now)
+    artifact = load(tmp_path / "trained")
+    form = artifact.form()
+    assert isinstance(form, Vectors)
+    source = Nearest(Nearest.Config(), form, world.schema(), restore(artifact, world.schema(), world.catalogue))
+    asked = make(NEW, np.full(2, world.now), 40, log.histories(NEW), world.schema(), world.catalogue)
+    owners, items, _ = source.recall(asked, 40, everything)
+    assert set(owners.tolist()) == ({0, 1} if kind.cold_users else set())  # type: ignore[attr-defined]
+    assert bool((items % 3 == 0).any()) == kind.cold_items  # type: ignore[attr-defined]
+    nobody = make(np.array([-1]), np.full(1, world.now), 5, Ragged.empty(1), world.schema(), world.catalogue)
+    assert len(source.recall(nobody, 5, everything)[0]) == 0
 
 
 @pytest.mark.parametrize("name", declared())

@@ -1,5 +1,6 @@
 """Whatever the layout's tables say, a model keeps what any trained ranker must."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from shortlist.batch import Layout, Tables
+from shortlist.training.optimizers import Rules, build
 
 NAMES = ("deepfm", "din", "dnn", "three_tower")
 KEPT = {
@@ -25,12 +27,19 @@ every = pytest.mark.parametrize("name", NAMES)
 each = pytest.mark.parametrize("how", KEPT)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def layout(how: str) -> Layout:
     return replace(FULL, tables=KEPT[how])
 
 
 def made(name: str, how: str, *, small: bool = False, seed: int = 0) -> nn.Module:
-    torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = kind(name)
     config: Any = model.Config()
@@ -49,8 +58,6 @@ def met(model: nn.Module) -> nn.Module:
 
 @each
 def test_it_overfits_64_rows(how: str) -> None:
-    from shortlist.training.optimizers import Rules, build
-
     model, rows = made("deepfm", how), batch(FULL, 16, 64)
     pairs = torch.stack([rows.request_of, rows.row["item.id"]], dim=1)
     rows = rows.take(torch.tensor(sorted({tuple(p): at for at, p in enumerate(pairs.tolist())}.values())))

@@ -94,9 +94,16 @@ def test_looking_up_is_the_linear_layer_on_one_hot() -> None:
     torch.testing.assert_close(model(rows)["click"], linear + second)
 
 
+def fields(model: DeepFM, rows: Batch) -> tuple[Tensor, Tensor]:
+    """Vectors [B, M, D] and first order terms [B, M] of all fields, side by side."""
+    asked, row = model.request(model.embed, rows.request), model.row(model.embed, rows.row)
+    every = torch.cat([asked[rows.request_of], row], dim=1)
+    return every[..., :-1], every[..., -1]
+
+
 def test_without_the_mlp_it_is_the_fm() -> None:
     model, rows = without_mlp(made()), batch(FULL, 7, 30)
-    x_BMD, w_BM = model.fields(rows)
+    x_BMD, w_BM = fields(model, rows)
     logits = model(rows)
     torch.testing.assert_close(logits["click"], w_BM.sum(dim=1) + by_pairs(x_BMD), atol=1e-4, rtol=1e-5)
     assert torch.equal(logits["click"], logits["like"])
@@ -113,7 +120,7 @@ def test_an_fm_and_an_mlp_read_one_table_and_its_gradient_is_their_sum() -> None
 
     def gradient(fm: float, deep: float) -> Tensor:
         model.zero_grad()
-        x_BMD, w_BM = model.fields(rows)
+        x_BMD, w_BM = fields(model, rows)
         first = (w_BM.sum(dim=1) + pairs(x_BMD)).sum()
         second = model.heads(model.deep(x_BMD.flatten(1)))["click"].sum()
         (fm * first + deep * second).backward()

@@ -11,7 +11,7 @@ from shortlist.dataset.interactions import Interactions
 from shortlist.errors import CapacityError, DataError
 from shortlist.forms import Lists, Vectors
 from shortlist.funnel.sources.summed import Summed
-from shortlist.models.recall.gf_cf import GfCf
+from shortlist.models.recall.gf_cf import GfCf, _largest
 from shortlist.models.recall.pure_svd import PureSvd
 from shortlist.schema import Catalogue, Schema
 from shortlist.simulation.toy import Toy
@@ -112,6 +112,15 @@ def test_a_cut_keeps_the_largest(log: Interactions) -> None:
     for key in whole.keys[:10].tolist():
         np.testing.assert_array_equal(whole.of(key)[0][:7], cut.of(key)[0])
         np.testing.assert_array_equal(whole.of(key)[1][:7], cut.of(key)[1])
+
+
+def test_of_weights_as_large_as_each_other_the_smaller_keys_are_kept(log: Interactions) -> None:
+    block = np.array([[1, 3, 3, 0, 3], [0, 0, 5, 0, 0], [4, 3, 2, 1, 0]], dtype=np.float32)
+    assert _largest(block, 2).tolist() == [[1, 2], [2, 0], [0, 1]]
+    assert _largest(block, 4).tolist() == [[1, 2, 4, 0], [2, 0, 1, 3], [0, 1, 2, 3]]
+    assert _largest(block, 5).tolist() == [[1, 2, 4, 0, 3], [2, 0, 1, 3, 4], [0, 1, 2, 3, 4]]
+    whole, cut = gf(log, alpha=0.0), gf(log, alpha=0.0, keep=9)  # of common users alone: many are equal, or nothing
+    np.testing.assert_array_equal(cut.items.reshape(-1, 9), whole.items.reshape(len(whole), -1)[:, :9])
 
 
 def test_what_does_not_fit_or_is_empty_is_refused(log: Interactions) -> None:

@@ -63,9 +63,9 @@ def ranking(users: int = 50, on: Any = DRAWN, label: float | None = None) -> Ran
     return Ranking(requests, candidates, Outcomes.of(events, requests, schema), assembler)
 
 
-def layout_of(units: Ranking, sparse: bool = False) -> Layout:
+def layout_of(units: Ranking, sparse: bool = False, admit: int = 1) -> Layout:
     made = units.assembler.layout(("near",), ("click",))
-    tables = Tables(sparse_above=0) if sparse else Tables()
+    tables = Tables(sparse_above=0 if sparse else 1_000_000, admit=admit)
     return Layout(made.request, made.row, made.vocabularies, made.tasks, tables)
 
 
@@ -77,10 +77,10 @@ class Learner:
     """A run that is iterated: its model, and the records so far."""
 
     def __init__(
-        self, units: Ranking, config: Training, place: Path, plan: Plan = PLAN, *, sparse: bool = False
+        self, units: Ranking, config: Training, place: Path, plan: Plan = PLAN, *, sparse: bool = False, admit: int = 1
     ) -> None:
         torch.manual_seed(config.seed)
-        layout = layout_of(units, sparse)
+        layout = layout_of(units, sparse, admit)
         self.model = DeepFM(plan.config(), layout)
         self.records: list[Step] = []
         self.run = steps(

@@ -2,15 +2,21 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.evaluation.test_outcome import project
 from tests.training.ranked import DROPPING, PLAN, Learner, layout_of, norm, ranking, same
+from tests.waiting import until
 
+from shortlist.artifact import load
 from shortlist.batch import Batch
+from shortlist.cli import main
 from shortlist.config import build
 from shortlist.dataset.ranking import Ranking
 from shortlist.dataset.stream import Stream, concatenated
@@ -56,9 +62,11 @@ class Union:
         raise AssertionError("it is never resumed")
 
 
-def alone(units: Ranking, config: Training, folder: Path, sparse: bool) -> tuple[dict[str, torch.Tensor], Union]:
+def alone(
+    units: Ranking, config: Training, folder: Path, sparse: bool, admit: int = 1
+) -> tuple[dict[str, torch.Tensor], Union]:
     torch.manual_seed(config.seed)
-    model, batches = DeepFM(PLAN.config(), layout_of(units, sparse)), Union(units, folder, config.batch_size)
+    model, batches = DeepFM(PLAN.config(), layout_of(units, sparse, admit)), Union(units, folder, config.batch_size)
     for _ in train(model, Bce(Bce.Config(), ("click",)), batches, config, validate=norm):
         pass
     return {name: weight.clone() for name, weight in model.state_dict().items()}, batches
@@ -86,18 +94,6 @@ def test_two_processes_are_one_with_batches_of_double_size(
     assert losses[-1] < losses[0]
 
 
-def test_a_run_of_two_that_was_left_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """With dropout: the dice of a process are those of its rank and the step."""
-    config = changed(optimizer="adam", lr=0.01)
-    unbroken = Learner(ranking(), config, tmp_path / "a", DROPPING, sparse=True).on()
-    left = Learner(ranking(), config, tmp_path / "b", DROPPING, sparse=True).on(3)
-    resumed = Learner(ranking(), config, tmp_path / "b", DROPPING, sparse=True).on()
-    assert [r.loss for r in (left.records + resumed.records) if not r.metrics] == [
-        r.loss for r in unbroken.records if not r.metrics
-    ]
-    assert same(resumed.weights(), unbroken.weights())
-
-
 def children() -> list[int]:
     """Processes that this one started and that still run."""
     found = []
@@ -106,10 +102,45 @@ def children() -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
-def test_a_process_that_dies_ends_the_run_and_it_goes_on_later(tmp_path: Path) -> None:
+def test_what_is_counted_is_counted_of_both(tmp_path: Path) -> None:
+    """How often ids were met, until they are met often enough. A row opens with the batch of a process that knows."""
+    config = changed(epochs=1)
+    together = Learner(ranking(41), config, tmp_path / "two", sparse=True, admit=6).on().weights()
+    expected, _ = alone(ranking(41), config, tmp_path / "one", True, admit=6)
+    assert torch.equal(together["embed.counts"], expected["embed.counts"])
+    assert expected["embed.counts"].bincount().count_nonzero() > 4  # of many a number
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+GOES_ON = changed(optimizer="adam", lr=0.01)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    """With dropout: the dice of a process are those of its rank and the step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = Learner(ranking(), GOES_ON, tmp_path_factory.mktemp("unbroken"), DROPPING, sparse=True).on()
+    torch.set_num_threads(before)
+    return made
+
+
+@needs_proc
+def test_a_run_of_two_that_was_left_ends_both_and_goes_on_bit_for_bit(unbroken: Learner, tmp_path: Path) -> None:
     before = set(children())
-    made = Learner(ranking(), TWO, tmp_path / "b")
+    left = Learner(ranking(), GOES_ON, tmp_path, DROPPING, sparse=True).on(3)
+    assert set(children()) == before
+    resumed = Learner(ranking(), GOES_ON, tmp_path, DROPPING, sparse=True).on()
+    assert [r.loss for r in (left.records + resumed.records) if not r.metrics] == [
+        r.loss for r in unbroken.records if not r.metrics
+    ]
+    assert same(resumed.weights(), unbroken.weights())
+
+
+@needs_proc
+def test_a_process_that_dies_ends_the_run_and_it_goes_on_later(unbroken: Learner, tmp_path: Path) -> None:
+    before = set(children())
+    made = Learner(ranking(), GOES_ON, tmp_path, DROPPING, sparse=True)
     for _ in range(9):  # into the second epoch
         made.records.append(next(made.run))
     (other,) = set(children()) - before
@@ -119,16 +150,87 @@ def test_a_process_that_dies_ends_the_run_and_it_goes_on_later(tmp_path: Path) -
     hint = "lower processes, or look at what the process said before it ended"
     assert str(caught.value) == f"training.processes: process 1 of 2 ended by signal SIGKILL ({hint})"
     assert set(children()) == before
-    resumed = Learner(ranking(), TWO, tmp_path / "b").on()
+    resumed = Learner(ranking(), GOES_ON, tmp_path, DROPPING, sparse=True).on()
     # 7 batches of 2 times 4 are an epoch, after which it was saved
     assert next(r.step for r in resumed.records if not r.metrics) == 8
-    assert same(resumed.weights(), Learner(ranking(), TWO, tmp_path / "a").on().weights())
+    assert same(resumed.weights(), unbroken.weights())
 
 
-def test_leaving_a_run_ends_the_other_process(tmp_path: Path) -> None:
+LED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.training.ranked import Learner, ranking
+from tests.training.test_distributed import TWO, children
+
+torch.set_num_threads(1)
+for record in Learner(ranking(), TWO, Path(sys.argv[1])).run:
+    if record.step == 3:
+        print(*children(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_process_that_does_nothing_more_is_waited_for_no_longer_than_it_may_take(tmp_path: Path) -> None:
     before = set(children())
-    Learner(ranking(), TWO, tmp_path).on(2)
+    made = Learner(ranking(), changed(timeout_s=30.0), tmp_path)
+    made.records += [next(made.run), next(made.run)]
+    (other,) = set(children()) - before
+    os.kill(other, signal.SIGSTOP)
+    with pytest.raises(ProcessError) as caught:
+        made.on()
+    assert caught.value.what.startswith("the processes lost one another: ")
     assert set(children()) == before
+
+
+@needs_proc
+def test_a_process_whose_leader_is_killed_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LED, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (other,) = map(int, done.stdout.split())
+    assert until(lambda: not alive(other))
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: one that ended may not have been collected."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_too(tmp_path: Path) -> None:
+    """The same weights as with processes of one's own; the artifacts are written once."""
+    words = 'read = "stream", processes = 2'
+    folders = []
+    for name in ("own", "torchrun"):
+        (tmp_path / name).mkdir()
+        file = project(tmp_path / name, learned=True) / "shortlist.toml"
+        head, tail = file.read_text(encoding="utf-8").split("[coarse]")
+        tail = tail.replace("train = { ", f"train = {{ {words}, ")
+        file.write_text(f"{head}[coarse]{tail}", encoding="utf-8")
+        folders.append(file.parent)
+    assert main(["train", "--project", str(folders[0])]) == 0
+    script = str(Path(sys.executable).with_name("shortlist"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    done = subprocess.run(
+        [*launch, script, "train", "--project", str(folders[1])],
+        capture_output=True, text=True, timeout=540, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("train for test: done") == 1
+    for name in ("coarse", "rank"):
+        one, other = (load(folder / "var" / "models" / "test" / name) for folder in folders)
+        assert one.manifest.metrics == other.manifest.metrics
+        weights = [file for file in one.names("npy") if file.startswith("weight.")]
+        assert weights
+        digests = [[a.manifest.files[file].sha256 for file in weights] for a in (one, other)]
+        assert digests[0] == digests[1]
 
 
 def test_what_is_wrong_in_the_other_process_is_said_by_the_first(tmp_path: Path) -> None:

@@ -337,7 +337,11 @@ def _group(store: Store, rank: int, ranks: int, device: str, timeout_s: float) -
     backend = "gloo"
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         backend = "nccl"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout_s))
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout_s))
+    except RuntimeError as error:
+        what = f"the processes did not meet: {str(error).splitlines()[0]}"
+        raise ProcessError(what, where="training.processes", hint=LONELY) from None
     try:
         yield
     finally:

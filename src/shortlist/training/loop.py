@@ -147,8 +147,10 @@ class Loop:
         epochs: Count = 10
         seed: int = 0  # of dropout and the like; the weights a model starts with are its maker's
         device: str = "auto"  # auto: a GPU where there is one
-        precision: Literal["float32", "bf16"] = "float32"  # bf16: products in bfloat16; slow where chips have no such
-        compile: bool = False  # the model by torch.compile: it starts later, and is quicker where it is wide
+        precision: Literal["float32", "bf16"] = (
+            "float32"  # bf16: products in bfloat16, quicker where the processor has them
+        )
+        compile: bool = False  # the model by torch.compile: measure it first, it starts half a minute later
         validate_every: Every = 0  # steps; 0: after each epoch
         patience: Every = 0  # validations without a better one before it stops; 0: never
         metric: str = ""  # what is better is said by this one; empty: the first that validation gives

@@ -23,6 +23,7 @@ __all__ = ["Shards", "Written", "FOLDER"]
 FOLDER = "rows"
 BLOCK = 1_024  # requests that are encoded at once to be written
 WINDOW = 262_144  # rows in memory that a batch is drawn from
+SHARD_BYTES = 32 << 20  # less than files that stay have: what is written lies in memory some times over
 
 
 class Written(Protocol):
@@ -105,7 +106,9 @@ class Shards:
             assert self.sides is not None
             source = self.source.at_epoch(self.epoch)
             blocks = (np.arange(at, min(at + BLOCK, self.units)) for at in range(0, self.units, BLOCK))
-            stream.write(place, (source.bare(rows) for rows in blocks), sides=self.sides(), whole=True)
+            stream.write(
+                place, (source.bare(rows) for rows in blocks), sides=self.sides(), whole=True, shard_bytes=SHARD_BYTES
+            )
         for other in self.folder.iterdir():
             if other != place:
                 shutil.rmtree(other)

@@ -1,4 +1,4 @@
-"""A linear layer whose products oneDNN takes while it learns on a CPU: torch's own library is tuned for one maker's.
+"""A linear layer whose products oneDNN takes on a CPU: torch's own library is tuned for one maker's.
 
 N rows, I inputs, O outputs.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Affine"]
+__all__ = ["Affine", "product"]
 
 WORTH = 1 << 22  # products of a batch from which the other library is asked
 
@@ -18,22 +18,30 @@ class Affine(nn.Linear):
     """nn.Linear, the same to rounding: what it is saved as, what it answers, and what is exported."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self._elsewhere(input):
-            return functional.linear(input, self.weight, self.bias)
-        out: Tensor = Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return out
+        return product(input, self.weight, self.bias)
 
-    def _elsewhere(self, x: Tensor) -> bool:
-        return (
-            torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and x.is_cpu
-            and x.ndim == 2
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() * self.out_features >= WORTH
-            and not torch.is_autocast_enabled("cpu")
-            and torch.backends.mkldnn.is_available()
-        )
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b, x [N, I] or with more dimensions, W [O, I]."""
+    if not _elsewhere(x, weight):
+        return functional.linear(x, weight, bias)
+    x, weight = x.contiguous(), weight.contiguous()  # of a part of a matrix oneDNN takes a thousand times as long
+    if not torch.is_grad_enabled():
+        return _times(x, weight, bias)
+    out: Tensor = Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _elsewhere(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and x.is_cpu
+        and x.ndim == 2
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * len(weight) >= WORTH
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 class Product(torch.autograd.Function):
@@ -60,5 +68,11 @@ class Product(torch.autograd.Function):
 
 
 def _times(x_NI: Tensor, w_OI: Tensor, b_O: Tensor | None = None) -> Tensor:
+    x_NI, w_OI = _whole(x_NI), _whole(w_OI)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, w_OI, b_O, "none", [], "")
     return out
+
+
+def _whole(matrix: Tensor) -> Tensor:
+    """The same numbers in one piece: of a part of a matrix oneDNN makes a thousand times the work."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()

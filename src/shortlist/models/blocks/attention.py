@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from shortlist.models.blocks.affine import product
 from shortlist.models.blocks.dice import Dice
 from shortlist.models.blocks.mlp import mlp
 
@@ -42,16 +42,16 @@ class TargetAttention(nn.Module):
             [d, d, d, d, self.first.in_features - 4 * d], dim=1
         )
         past_ND = past_RLD.flatten(0, 1)
-        past_NH = linear(past_ND, past_W + gap_W, self.first.bias)
+        past_NH = product(past_ND, past_W + gap_W, self.first.bias)
         if context_RLC is not None:
-            past_NH = past_NH + linear(context_RLC.flatten(0, 1), context_W)
-        target_BH = linear(target_BD, target_W - gap_W)
+            past_NH = past_NH + product(context_RLC.flatten(0, 1), context_W)
+        target_BH = product(target_BD, target_W - gap_W)
 
         def interest(rows: Tensor) -> Tensor:
             of = request_of[rows]
             row_P, step_P = pairs(length.clamp(max=steps)[of], of, steps)
             past_PD, at_P = past_ND[step_P], rows[row_P]
-            s_PH = linear(past_PD * target_BD[at_P], both_W) + past_NH[step_P] + target_BH[at_P]
+            s_PH = product(past_PD * target_BD[at_P], both_W) + past_NH[step_P] + target_BH[at_P]
             a_P1 = self.rest(s_PH)
             if self.softmax:
                 a_P1 = shares(a_P1.squeeze(1), row_P, len(rows)).unsqueeze(1)
@@ -60,7 +60,7 @@ class TargetAttention(nn.Module):
 
         if torch.compiler.is_exporting():  # an exported graph has no pairs, whose number it could not know
             x_BLD, mask_RL = past_RLD[request_of], torch.arange(steps, device=length.device) < length[:, None]
-            both_BLH = linear(x_BLD * target_BD.unsqueeze(1), both_W) + target_BH.unsqueeze(1)
+            both_BLH = product(x_BLD * target_BD.unsqueeze(1), both_W) + target_BH.unsqueeze(1)
             s_BLH = both_BLH + past_NH.view(-1, steps, past_NH.shape[1])[request_of]
             a_BL = self.rest(s_BLH.flatten(0, 1)).view(-1, steps)
             if self.softmax:  # the least number, not infinity: an empty history has no share to give
@@ -68,10 +68,22 @@ class TargetAttention(nn.Module):
             a_BL = a_BL * mask_RL[request_of]
             return torch.bmm(a_BL.unsqueeze(1), x_BLD).squeeze(1)
 
+        def alone(rows: Tensor, real_LD: Tensor, real_LH: Tensor) -> Tensor:
+            both_PD = (target_BD[rows].unsqueeze(1) * real_LD).flatten(0, 1)
+            s_BLH = product(both_PD, both_W).view(len(rows), *real_LH.shape)
+            s_BLH += real_LH
+            s_BLH += target_BH[rows].unsqueeze(1)
+            a_BL = self.rest(s_BLH.flatten(0, 1)).view(len(rows), -1)
+            return (a_BL.softmax(dim=1) if self.softmax else a_BL) @ real_LD
+
         every = torch.arange(len(target_BD), device=request_of.device)
         if self.training or torch.is_grad_enabled():
             return interest(every)
-        return torch.cat([interest(rows) for rows in every.split(max(1, PAIRS // max(1, steps)))])
+        some = every.split(max(1, PAIRS // max(1, steps)))
+        if len(length) == 1:  # one request, as when it serves: every candidate meets the same steps, none is looked up
+            n = int(length[0].clamp(max=steps))
+            return torch.cat([alone(rows, past_ND[:n], past_NH[:n]) for rows in some])
+        return torch.cat([interest(rows) for rows in some])
 
 
 def shares(a_P: Tensor, row_P: Tensor, rows: int) -> Tensor:

@@ -107,7 +107,8 @@ class Embed(nn.Module):
         """Vectors [..., F, D] of ids [..., F], the f-th of a vocabulary each. Counts the ids while it trains."""
         words = [self.words[name] for name in vocabularies]
         if not words:
-            return self.table(ids).new_zeros(*ids.shape, self.dim)
+            none: Tensor = self.table(ids)
+            return none.new_zeros(*ids.shape, self.dim)
         if self.counts is not None:
             ids = self._admitted(ids, words, self.counts)
         parts, order = [], []

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from shortlist.models.blocks.affine import Affine
+from shortlist.models.blocks.affine import Affine, product
 
-__all__ = ["mlp"]
+__all__ = ["mlp", "beside"]
 
 
 def mlp(
@@ -29,3 +30,17 @@ def mlp(
     if out is not None:
         layers.append(Affine(width, out))
     return nn.Sequential(*layers)
+
+
+def beside(layers: nn.Sequential, asked_RE: Tensor, row_BE: Tensor, request_of: Tensor) -> Tensor:
+    """`layers` of a request's part and a row's side by side: what the first, linear one makes of a request is made once
+    and not for every row. The same to rounding as `layers` of both in one row."""
+    first = layers[0] if len(layers) else None
+    if not isinstance(first, Affine):
+        whole: Tensor = layers(torch.cat([asked_RE[request_of], row_BE], dim=1))
+        return whole
+    asked_W, row_W = first.weight.split([asked_RE.shape[1], row_BE.shape[1]], dim=1)
+    h_BH = product(row_BE, row_W, first.bias) + product(asked_RE, asked_W)[request_of]
+    for layer in list(layers)[1:]:
+        h_BH = layer(h_BH)
+    return h_BH

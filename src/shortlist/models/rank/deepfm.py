@@ -6,16 +6,15 @@ __all__ = ["DeepFM"]
 from dataclasses import field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from shortlist.batch import Batch, Layout
 from shortlist.config import Count, Share, frozen
 from shortlist.models.blocks.embed import Embed
 from shortlist.models.blocks.fields import Fields
-from shortlist.models.blocks.fm import pairs
+from shortlist.models.blocks.fm import paired, sums
 from shortlist.models.blocks.heads import heads
-from shortlist.models.blocks.mlp import mlp
+from shortlist.models.blocks.mlp import beside, mlp
 
 
 class DeepFM(nn.Module):
@@ -44,14 +43,12 @@ class DeepFM(nn.Module):
         self.heads = heads(config.heads, config.hidden[-1] if config.hidden else width, layout)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x_BMD, w_BM = self.fields(batch)
-        fm_B = w_BM.sum(dim=1) + pairs(x_BMD)
-        deep: dict[str, Tensor] = self.heads(self.deep(x_BMD.flatten(1)), batch)
+        of = batch.request_of
+        asked_RMX, row_BMX = self.request(self.embed, batch.request), self.row(self.embed, batch.row)
+        asked_RMD, row_BMD = asked_RMX[..., :-1], row_BMX[..., :-1]
+        first_B = asked_RMX[..., -1].sum(dim=1)[of] + row_BMX[..., -1].sum(dim=1)
+        both = (asked[of] + row for asked, row in zip(sums(asked_RMD), sums(row_BMD), strict=True))
+        fm_B = first_B + paired(*both)
+        h_BH = beside(self.deep, asked_RMD.flatten(1), row_BMD.flatten(1), of)
+        deep: dict[str, Tensor] = self.heads(h_BH, batch)
         return {task: fm_B + logit_B for task, logit_B in deep.items()}
-
-    def fields(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Vectors [B, M, D] and first order terms [B, M]; a request's are looked up once."""
-        request_RMX = self.request(self.embed, batch.request)
-        all_BMX = torch.cat([request_RMX[batch.request_of], self.row(self.embed, batch.row)], dim=1)
-        x_BMD, w_BM1 = all_BMX.split([all_BMX.shape[2] - 1, 1], dim=2)
-        return x_BMD, w_BM1.squeeze(2)

@@ -18,7 +18,7 @@ from shortlist.models.blocks.dice import Dice
 from shortlist.models.blocks.embed import Embed
 from shortlist.models.blocks.fields import flat, width
 from shortlist.models.blocks.heads import heads
-from shortlist.models.blocks.mlp import mlp
+from shortlist.models.blocks.mlp import beside, mlp
 
 HISTORY = "history"
 
@@ -58,8 +58,8 @@ class DIN(nn.Module):
         request, row = self.sides
         v_BD = self.interest_of(batch)
         asked_RE = flat(self.embed, batch.request, request, (HISTORY,))
-        x_BE = torch.cat([asked_RE[batch.request_of], flat(self.embed, batch.row, row), v_BD], dim=1)
-        out: dict[str, Tensor] = self.heads(self.deep(x_BE), batch)
+        row_BE = torch.cat([flat(self.embed, batch.row, row), v_BD], dim=1)
+        out: dict[str, Tensor] = self.heads(beside(self.deep, asked_RE, row_BE, batch.request_of), batch)
         return out
 
     def interest_of(self, batch: Batch) -> Tensor:

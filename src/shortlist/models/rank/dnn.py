@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from shortlist.batch import Batch, Layout
 from shortlist.config import Count, Share, frozen
 from shortlist.models.blocks.embed import Embed
-from shortlist.models.blocks.fields import joined, width
+from shortlist.models.blocks.fields import flat, width
 from shortlist.models.blocks.heads import heads
-from shortlist.models.blocks.mlp import mlp
+from shortlist.models.blocks.mlp import beside, mlp
 
 
 class DNN(nn.Module):
@@ -38,6 +38,7 @@ class DNN(nn.Module):
         self.heads = heads(config.heads, config.hidden[-1] if config.hidden else wide, layout)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        h_BH = self.deep(joined(self.embed, batch, self.layout))
-        out: dict[str, Tensor] = self.heads(h_BH, batch)
+        asked_RE = flat(self.embed, batch.request, self.layout.request)
+        row_BE = flat(self.embed, batch.row, self.layout.row)
+        out: dict[str, Tensor] = self.heads(beside(self.deep, asked_RE, row_BE, batch.request_of), batch)
         return out

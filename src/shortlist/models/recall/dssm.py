@@ -20,9 +20,12 @@ class DSSM(nn.Module):
 
     The temperature that divides it in training belongs to the loss: it changes no order. Columns of one vocabulary
     share their embeddings across the towers. The towers end linearly; the paper's end in tanh, on letter trigrams.
+    Indexed are the items of training: others get vectors from `content_mean` or `look_alike`.
     """
 
     metric = "cos"
+    cold_users = True
+    cold_items = False
 
     @frozen
     class Config:

@@ -25,6 +25,8 @@ class GRU4Rec(nn.Module):
     """
 
     metric = "ip"
+    cold_users = True
+    cold_items = False
 
     @frozen
     class Config:
