@@ -31,6 +31,9 @@ from shortlist.training.objectives.bce import Bce
 from shortlist.training.optimizers import Optimizer, build
 
 SPARSE, DENSE, TASK = 26, 13, "click"
+SWITCHES: tuple[tuple[Literal["float32", "bf16"], bool], ...] = (
+    ("float32", False), ("bf16", False), ("float32", True), ("bf16", True),
+)  # fmt: skip
 RULES: tuple[Literal["adagrad", "adam"], ...] = ("adagrad", "adam")
 
 
@@ -140,6 +143,10 @@ def measure(source: Generated, config: DeepFM.Config, options: argparse.Namespac
             yield line(f"{rule}, {part}", update, learner, objective, build(learner, rules), batches)
         yield line(f"{rule}, the whole loop", next, train(fresh(), objective, loader(), rules))
         yield line(f"{rule}, all rows of the table", next, train(dense(), objective, loader(), rules))
+    for precision, compiled in SWITCHES if options.switches else ():
+        rules = Loop.Config(epochs=1, seed=options.seed, device="cpu", precision=precision, compile=compiled)
+        part = f"adam, {precision}{', compiled' if compiled else ''}"
+        yield line(part, next, train(fresh(), objective, loader(), rules))
 
 
 def main() -> None:
@@ -150,6 +157,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--switches", action="store_true", help="bf16 and torch.compile too, which takes a minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -135,7 +135,8 @@ def measured(name: str, rounds: int, wanted: list[str]) -> tuple[list[dict[str, 
         wall, own = np.array(times).T
         p50, p99 = np.percentile(wall, [50, 99])
         rows.append({
-            "model": name, "candidates": many, "runtime": engine, "p50 ms": float(p50), "p99 ms": float(p99), "cpu ms": float(np.median(own)),
+            "model": name, "candidates": many, "runtime": engine,
+            "p50 ms": float(p50), "p99 ms": float(p99), "cpu ms": float(np.median(own)),
             "goal ms": GOALS.get(name, ""),
         })  # fmt: skip
     return rows, missing

@@ -5,10 +5,10 @@
 Bait is clicked and not liked; `World.Config.bait` is its share of the items. A seed is a world of 2,000 users, 1,000
 items and 24 days under the popularity policy (about 600,000 impressions), and all dice of training: 18 days are learned
 from, 3 validate, 3 test. Both tasks are of every impression. Models read the same fields by tables of the same width,
-and layers of about as many weights. A model's recipes run in the world of the first bait and the first seed and stop
-where the mean AUC of its tasks on validation is best: those of `GRID` at the first of WIDTHS, and the best of them at
-the others. The best of all runs with every seed and bait (uncertainty with the first bait alone), and only these runs
-read the test part. A run that is finished stands in FOLDER and is not run again.
+and layers of about as many weights. A model's recipe is looked for in the world of the first bait and the first seed,
+from GRID: each setting in turn, the others as they are best so far, by the mean AUC of its tasks on validation, where
+a run also stops. With it the model runs with every seed, and one of FEW with every bait too; only of these
+runs is the test part's outcome read. A run that is finished stands in FOLDER and is not run again.
 
 `truth` are the world's own probabilities, with what it knew when it showed an impression: no model is above them but
 by luck. `crossed` orders each task by the true probability of the other: what is lost there is the conflict.
@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +51,9 @@ USERS, ITEMS, DAYS = 2_000, 1_000, 24
 PARTS = {"train": (0, 18), "valid": (18, 21), "test": (21, 24)}  # days
 TASKS = ("click", "like")
 STEPS = 10  # of history: the latest clicks
-DIM, REQUESTS, EPOCHS, PATIENCE = 16, 256, 12, 2  # REQUESTS of a batch, ten rows each
+DIM, REQUESTS, EPOCHS, PATIENCE = 16, 256, 14, 3  # REQUESTS of a batch, ten rows each
 RESAMPLES = 300
-GRID = {"lr": [5e-3, 1e-2], "l2_embedding": [1e-5, 1e-4]}
-WIDTHS = (64, 128)
+GRID: dict[str, list[Any]] = {"lr": [5e-3, 1e-2], "l2_embedding": [1e-4, 1e-3], "wide": [64, 128]}
 EXPERTS = {64: [18, 32], 128: [44, 64]}  # of each of four, so that they weigh what a bottom of that width does
 
 
@@ -90,6 +88,7 @@ MODELS = {
     "mmoe, uncertainty": Model(TASKS, "mmoe", balance="uncertainty"),
     "mmoe, gate dropout, uncertainty": Model(TASKS, "mmoe", 0.1, "uncertainty"),
 }
+FEW = ("single click", "single like", "shared_bottom", "mmoe")
 
 
 class Told:
@@ -278,10 +277,8 @@ def judged(model: Any, part: Part) -> dict[str, float]:
     return {"auc": float(np.mean(list(each.values()))), **each}
 
 
-def run(
-    name: str, recipe: Mapping[str, Any], log: Log, fields: Fields, seed: int, final: Path | None = None
-) -> dict[str, Any]:
-    """One run of a recipe: what validation says at its best; with `final`, the logits of the test part go there."""
+def run(name: str, recipe: Mapping[str, Any], log: Log, fields: Fields, seed: int, logits: Path) -> dict[str, Any]:
+    """One run of a recipe: what validation says at its best. Logits of the test part go to a file, not its outcome."""
     one = MODELS[name]
     layout = fields.layout(one.tasks)
     learned_on, held = (Part(log, fields, part, one.tasks) for part in ("train", "valid"))
@@ -303,36 +300,27 @@ def run(
     told |= {"weights": sum(weight.numel() for weight in model.parameters()) - tables, "table": tables}
     told |= {f"valid {key}": value for key, value in judged(model, held).items()}
     told |= {f"{task} counts": value for task, value in objective.weights().items()}
-    if final is not None:
-        with watched(model) as gates:
-            np.save(final, said(model, Part(log, fields, "test", one.tasks)))
-        told |= gates.told()
-    return told | {"recipe": recipe, "seed": seed}
+    with watched(model) as gates:
+        np.save(logits, said(model, Part(log, fields, "test", one.tasks)))
+    return told | gates.told() | {"recipe": recipe, "seed": seed}
 
 
-def chosen(name: str, search: Callable[[str, Mapping[str, Any], str], dict[str, Any]]) -> dict[str, Any]:
-    """The recipe that is best on validation; `search` runs one of a model, under a word of its own."""
-    every = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
-    tried = [search(name, {**one, "wide": WIDTHS[0]}, f"search-{n}") for n, one in enumerate(every)]
-    best = max(tried, key=_validated)["recipe"]
-    tried += [search(name, {**best, "wide": wide}, f"search-{wide}") for wide in WIDTHS[1:]]
-    recipe: dict[str, Any] = max(tried, key=_validated)["recipe"]
-    return recipe
+Runs = Callable[[str, Mapping[str, Any], float, int], dict[str, Any]]  # model, recipe, bait, seed
 
 
-def _validated(told: Mapping[str, Any]) -> float:
-    return float(told["valid auc"])
+def chosen(name: str, runs: Runs, bait: float, seed: int) -> dict[str, Any]:
+    """The recipe that is best on validation."""
+    best = {key: values[0] for key, values in GRID.items()}
+    for key, values in GRID.items():
+        tried = [runs(name, {**best, key: value}, bait, seed) for value in values]
+        best = max(tried, key=lambda told: float(told["valid auc"]))["recipe"]
+    return best
 
 
-def kept(place: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a finished run said, or what it says now."""
-    if not place.is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        found = work()
-        write(place, found)
-        print(place.stem, found, flush=True)
-    told: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return told
+def place(folder: Path, name: str, recipe: Mapping[str, Any], bait: float, seed: int) -> Path:
+    """Of what a finished run said; its logits are beside it."""
+    words = (name.replace(",", ""), *(f"{key} {value}" for key, value in recipe.items()), f"bait {bait} seed {seed}")
+    return folder / ("-".join(words).replace(" ", "-") + ".json")
 
 
 # ------------------------------------------------------------------------------------------ figures
@@ -397,27 +385,19 @@ def difference(worlds: list[Measured], name: str, base: str) -> dict[str, Any]:
     }
 
 
-def scores(folder: Path, bait: float, seed: int, log: Log, task: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    """What the truth and each model that was run said of the test part."""
+def scores(log: Log, task: str, logits: Mapping[str, Path]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What the truth and each model said of the test part."""
     truth = log.truth[log.part("test")]
     yield "truth", truth[:, :, TASKS.index(task)].ravel()
     yield "crossed", truth[:, :, 1 - TASKS.index(task)].ravel()
-    for name, model in MODELS.items():
-        file = place(folder, name, bait, seed, ".npy")
-        if task in model.tasks and file.is_file():
+    for name, file in logits.items():
+        model = MODELS[name]
+        if task in model.tasks:
             yield "single tasks" if model.head is None else name, np.load(file)[:, model.tasks.index(task)]
 
 
-def place(folder: Path, name: str, bait: float, seed: int, end: str) -> Path:
-    return folder / f"{slug(name)}-bait-{bait}-seed-{seed}{end}"
-
-
-def slug(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
-
-
-def figures(folder: Path, bait: float, logs: Mapping[int, Log]) -> list[dict[str, Any]]:
-    """Of every task and model: test AUC and GAUC by seed, and differences to single tasks, to Shared-Bottom and, with
+def figures(logs: Mapping[int, Log], logits: Mapping[int, Mapping[str, Path]]) -> list[dict[str, Any]]:
+    """Of every task and model, by seed: test AUC and GAUC, and differences to single tasks, to Shared-Bottom and, with
     uncertainty, to the same without."""
     lines = []
     for n, task in enumerate(TASKS):
@@ -425,7 +405,7 @@ def figures(folder: Path, bait: float, logs: Mapping[int, Log]) -> list[dict[str
         for seed, log in logs.items():
             at = log.part("test")
             users, y = np.repeat(log.users[at], log.items.shape[1]), log.labels[at][:, :, n].ravel()
-            worlds.append(Measured.of(dict(scores(folder, bait, seed, log, task)), y, users, seed))
+            worlds.append(Measured.of(dict(scores(log, task, logits[seed])), y, users, seed))
         for name in worlds[0].auc:
             line: dict[str, Any] = {"task": task, "model": name, "auc": [float(world.auc[name][0]) for world in worlds]}
             line["gauc"] = [world.gauc(name) for world in worlds]
@@ -474,27 +454,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("world_tasks"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
     made = cache(Log.of)
     fields = cache(lambda bait, seed: Fields(made(bait, seed)))
+
+    def done(name: str, recipe: Mapping[str, Any], bait: float, seed: int) -> dict[str, Any]:
+        file = place(args.out, name, recipe, bait, seed)
+        if not file.is_file():
+            log, columns = made(bait, seed), fields(bait, seed)
+            write(file, run(name, recipe, log, columns, seed, file.with_suffix(".npy")))
+            print(file.read_text(encoding="utf-8"), flush=True)
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return told
+
     first: tuple[float, int] = args.bait[0], args.seeds[0]
-
-    def search(name: str, recipe: Mapping[str, Any], word: str) -> dict[str, Any]:
-        work = lambda: run(name, recipe, made(*first), fields(*first), first[1])  # noqa: E731
-        return kept(args.out / f"{slug(name)}-{word}.json", work)
-
-    def final(name: str, bait: float, seed: int) -> dict[str, Any]:
-        logits = place(args.out, name, bait, seed, ".npy")
-        work = lambda: run(name, best[name], made(bait, seed), fields(bait, seed), seed, logits)  # noqa: E731
-        return kept(logits.with_suffix(".json"), work)
-
-    best = {name: chosen(name, search) for name in MODELS}
+    best = {name: chosen(name, done, *first) for name in MODELS}
     result: dict[str, Any] = {}
     for bait in args.bait:
-        names = [name for name, model in MODELS.items() if bait == first[0] or model.balance == "fixed"]
-        runs = {name: [final(name, bait, seed) for seed in args.seeds] for name in names}
+        names = list(MODELS) if bait == first[0] else list(FEW)
+        runs = {name: [done(name, best[name], bait, seed) for seed in args.seeds] for name in names}
         logs = {seed: made(bait, seed) for seed in args.seeds}
+        logits = {
+            seed: {name: place(args.out, name, best[name], bait, seed).with_suffix(".npy") for name in names}
+            for seed in args.seeds
+        }
+        lines = figures(logs, logits)
         about = [{"share of bait": bait, "seed": seed, **rates(log)} for seed, log in logs.items()]
-        lines = figures(args.out, bait, logs)
         print(table(about), table([shown(line) for line in lines]), sep="\n\n")
         for name, each in runs.items():
             figured = {key: mean_range([one[key] for one in each]) for key in each[0] if key not in ("recipe", "seed")}

@@ -277,6 +277,27 @@ def test_a_file_gives_the_scores_of_its_rows_whatever_its_kind_and_blocks(
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"pairs.{kind}", "scores.parquet"]
 
 
+def test_no_more_rows_are_in_memory_than_a_block(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = open_scoring(project / "var" / "releases" / "current", recall=False)
+    sizes, usual = [], Scoring.frame
+
+    def counted(self: Scoring, table: pl.DataFrame) -> pl.DataFrame:
+        sizes.append(len(table))
+        return usual(self, table)
+
+    monkeypatch.setattr(Scoring, "frame", counted)
+    pairs().write_parquet(tmp_path / "pairs.parquet")
+    told: list[tuple[int, int]] = []
+    rows = score_file(
+        scoring, scan(tmp_path / "pairs.parquet"), tmp_path / "scores.parquet", block=128,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert (rows, sizes) == (300, [128, 128, 44])
+    assert told == [(128, 300), (256, 300), (300, 300)]
+
+
 def test_moments_of_the_past_are_replayed_from_the_log(project: Path, tmp_path: Path) -> None:
     data = open_data(load(project))
     log = data.interactions

@@ -74,7 +74,8 @@ class TargetAttention(nn.Module):
             s_BLH += real_LH
             s_BLH += target_BH[rows].unsqueeze(1)
             a_BL = self.rest(s_BLH.flatten(0, 1)).view(len(rows), -1)
-            return (a_BL.softmax(dim=1) if self.softmax else a_BL) @ real_LD
+            v_BD: Tensor = (a_BL.softmax(dim=1) if self.softmax else a_BL) @ real_LD
+            return v_BD
 
         every = torch.arange(len(target_BD), device=request_of.device)
         if self.training or torch.is_grad_enabled():
