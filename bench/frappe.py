@@ -12,7 +12,7 @@ Goals: DeepFM and DCN-V2 at least 0.983, FM at least 0.971.
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -40,7 +40,7 @@ TABLES = ("lr", "gbdt_lr", "lambdamart")  # fitted whole, not by gradients
 DEEP: dict[str, list[Any]] = {"dim": [16], "hidden": [[256, 128, 64]], "dropout": [0.0, 0.2]}
 LEARN: dict[str, list[Any]] = {"lr": [1e-3], "l2_embedding": [0.0, 1e-5, 1e-4]}
 GRID: dict[str, tuple[Mapping[str, list[Any]], Mapping[str, list[Any]]]] = {
-    "fm": ({"dim": [16, 64]}, LEARN),
+    "fm": ({"dim": [16, 64]}, {"lr": [1e-3, 1e-2], "l2_embedding": [0.0, 1e-5]}),
     "deepfm": (DEEP, LEARN),
     "dcn": (DEEP, LEARN),
     "dcn_v2": (DEEP, LEARN),
@@ -48,7 +48,7 @@ GRID: dict[str, tuple[Mapping[str, list[Any]], Mapping[str, list[Any]]]] = {
     "gbdt_lr": ({}, {}),
     "lambdamart": ({}, {}),
 }
-BATCH, EPOCHS, PATIENCE = 4096, 60, 3
+BATCH, EPOCHS, PATIENCE = 4096, 200, 3
 
 
 class Part:
@@ -148,11 +148,12 @@ def recipes(name: str) -> list[dict[str, Any]]:
     return [{"model": one, "train": other} for one, other in product(every, how)]
 
 
-def kept(place: Path, work: Any) -> dict[str, Any]:
-    """What a finished run said, or what it says now."""
-    if not place.is_file():
-        write(place, work())
-    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+def kept(place: Path, recipe: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a finished run of this recipe said, or what it says now."""
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    if found.get("recipe") != recipe:
+        found = work()
+        write(place, found)
     return found
 
 
@@ -177,11 +178,11 @@ def main() -> None:
         found = []
         for n, recipe in enumerate(recipes(name)):
             place = options.out / f"{name}-search-{n}.json"
-            found.append(kept(place, partial(run, name, recipe, early, layout, options.seeds[0])))
+            found.append(kept(place, recipe, partial(run, name, recipe, early, layout, options.seeds[0])))
             print(name, n, found[-1], flush=True)
         best = max(found, key=lambda one: one["valid auc"])["recipe"]
         final = [
-            kept(options.out / f"{name}-seed-{seed}.json", partial(run, name, best, parts, layout, seed))
+            kept(options.out / f"{name}-seed-{seed}.json", best, partial(run, name, best, parts, layout, seed))
             for seed in options.seeds
         ]
         line: dict[str, Any] = {"model": name, "recipes": len(found)}

@@ -63,6 +63,19 @@ def test_quotas_are_tuned_by_command(folder: Path, capsys: pytest.CaptureFixture
     assert out.splitlines()[-1].startswith(f"quota of each [[recall]]: {quotas}")
 
 
+def test_a_budget_of_more_than_there_is_looks_no_deeper_and_few_requests_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(folder / "shortlist.toml")
+    assert main(["tune", "quotas", "--project", file, "--budget", "1000000", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["chosen_on"] == told["requests"] > 1  # 4 million over a budget of a million and two channels would be 2
+    monkeypatch.setattr("shortlist.evaluation.quotas.SEEN", 3 * 20 * 2)
+    assert main(["tune", "quotas", "--project", file, "--budget", "20"]) == 0
+    said = f"chosen on 3 of the {told['requests']} requests of the validation part"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_bad_words_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(folder / "shortlist.toml")
     assert main(["tune", "quotas", "--project", file, "--budget", "1"]) == 2

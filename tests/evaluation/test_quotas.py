@@ -1,5 +1,6 @@
 """Quotas chosen by what they find: hand-made lists, and the best of all quotas by trying them."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -39,6 +40,15 @@ def test_candidates_of_all_channels_with_what_was_looked_for() -> None:
     user1 = [([1, 0], 0.0), ([2, 2], 1.0), ([3, 0], 0.0), ([4, 0], 0.0), ([0, 1], 0.0), ([0, 3], 0.0), ([0, 4], 0.0)]
     assert rows == sorted(user0 + user1)
     assert seen.requests == 2
+
+
+def test_lists_deeper_than_two_bytes_hold_are_ranked_to_the_end() -> None:
+    long = Listed(*range(40_000))
+    both = replace(funnel(), channels=(Channel("a", long, 1), Channel("b", Listed(7), 1)), filters={})
+    seen = found(both, requests(), OFFSETS, LABELS, 40_000)
+    assert seen.ranks[:, 0].max() == 40_000
+    assert (seen.ranks >= 0).all()
+    assert equal(seen, 39_999).tolist() == [39_999, 39_999]
 
 
 def test_the_piece_that_finds_most_for_each_new_candidate_comes_first() -> None:

@@ -172,6 +172,17 @@ def test_vectors_of_one_length_are_imported(tmp_path: Path) -> None:
     assert main(["import", "--project", str(tmp_path)]) == 0
 
 
+def test_vectors_in_json_lines_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lay(tmp_path, {}, None, "")
+    lines = ('{"item": "a", "emb": [1.5, 2]}', '{"item": "b", "emb": null}', '{"item": "c", "emb": [3, 4]}')
+    (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert main(["init", str(tmp_path), "--project", str(tmp_path), "--force"]) == 0
+    assert 'guessed items.emb: "vec", lists of fractions' in capsys.readouterr().err.splitlines()
+    assert main(["import", "--project", str(tmp_path)]) == 0
+    items = pl.read_parquet(tmp_path / "var" / "items.parquet").sort("id")
+    assert items["emb"].to_list() == [[1.5, 2.0], None, [3.0, 4.0]]
+
+
 def test_another_schema_is_told_key_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"stars": [1.0, 2.0, 3.0, 4.0], "device": ["x", "y", "x", "y"]}
     lay(tmp_path, columns, None, 'value = "stars"\ncontext.device = "sparse"\n')

@@ -208,6 +208,19 @@ def test_zero_vectors_under_cos(rng: np.random.Generator, variant: str) -> None:
     assert not scores.any()
 
 
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if VARIANTS[variant][0] in ("ball_tree", "annoy")])
+def test_a_zero_vector_is_no_nearer_than_a_cosine_of_zero(rng: np.random.Generator, variant: str) -> None:
+    """At distance 1 of every query it would stand before all whose cosine is below 1/2, and in 64 columns most are."""
+    matrix = rng.standard_normal((1200, 64)).astype(np.float32)
+    matrix[::10] = 0
+    form, queries = Vectors(np.arange(1200), matrix, "cos"), rng.standard_normal((8, 64)).astype(np.float32)
+    keys, scores = index_of(form, variant).search(queries, 30)
+    wanted = -np.sort(-truth(form, queries), axis=1)[:, :30]
+    assert float(wanted.max()) < 0.5 < 10 * float(wanted.min())
+    np.testing.assert_allclose(scores, wanted, atol=1e-6 if variant in EXACT else 0.1)
+    assert (keys % 10 > 0).all()
+
+
 @each_kind
 def test_an_empty_form(variant: str, tmp_path: Path) -> None:
     form = Vectors(np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32))

@@ -36,6 +36,15 @@ def test_cos_ignores_length_and_a_zero_vector_scores_zero() -> None:
     assert scores.tolist() == [[0.0, -1.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e-21, 1.0, 1e25])
+def test_a_cosine_is_of_vectors_of_any_length(length: float) -> None:
+    """(3, 4) and (4, 3): 24 / 25; their squares are beyond a float32."""
+    matrix = np.array([[3, 4], [0, 2]], dtype=np.float32) * np.float32(length)
+    keys, scores = VectorIndex(Vectors(np.array([1, 2]), matrix, "cos")).search(matrix[:1, ::-1], 2)
+    assert keys.tolist() == [[1, 2]]
+    np.testing.assert_allclose(scores, [[24 / 25, 3 / 5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("metric", ["ip", "cos", "l2"])
 @pytest.mark.parametrize("n", [1, 10, 200])
 def test_equals_float64(rng: np.random.Generator, metric: Metric, n: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from shortlist.cli import main
-from shortlist.config import load, parse
+from shortlist.config import RankerConfig, load, parse
 from shortlist.dataset.interactions import Interactions
 from shortlist.dataset.split import TEST, TEST_INPUT, Split
 from shortlist.errors import ConfigError, DataError
@@ -243,6 +243,14 @@ def test_a_space_is_what_the_types_say(project: Path) -> None:
     assert space["hidden"] == Choices(([8], [4], [16]))
     assert space["train.lr"] == Range(0.001, 0.1, log=True)
     assert list(space_of(data, "rank")) == ["dim", "train.lr"]  # as the project declares it
+
+
+def test_a_ranker_without_gradients_has_no_rate_of_learning(project: Path) -> None:
+    data = under(open_data(load(project)), {})
+    config = replace(data.project.config, rank=RankerConfig("lambdamart", train={"history": 5}))
+    space = space_of(replace(data, project=replace(data.project, config=config)), "rank")
+    assert space["leaves"] == Range(7, 124, log=True, whole=True)
+    assert not any(key.startswith("train.") for key in space)
 
 
 @pytest.mark.parametrize(

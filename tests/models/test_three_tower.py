@@ -98,7 +98,7 @@ def test_logits_are_the_formula() -> None:
     for at in range(30):
         mine = a[rows.request_of[at]]
         h = model.top(torch.cat([mine, b[at], c[at], mine * b[at]]))
-        expected = model.heads.linear(h)
+        expected = model.heads.get_submodule("linear")(h)
         for n, task in enumerate(TASKS):
             torch.testing.assert_close(model(rows)[task][at], expected[n], atol=1e-5, rtol=1e-5)
 

@@ -21,17 +21,18 @@ from shortlist.funnel.pipeline import Funnel
 __all__ = ["Found", "Reached", "chosen", "equal", "found", "reached"]
 
 Ints = NDArray[np.int64]
+Ranks = NDArray[np.int16] | NDArray[np.int32]
 Step = Callable[[int, int], None]
 SEEN = 4_000_000  # candidates, counted for each channel that brings them, that quotas are chosen on
 
 
 @dataclass(frozen=True)
 class Found:
-    """The eligible candidates of some requests: `ranks` int16 [N, C], 0 where a channel did not bring one, and
-    `weights` float64 [N]: of what was looked for one over the labels of its request, else 0. `requests` is how many
-    there were."""
+    """The eligible candidates of some requests: `ranks` int16 [N, C] (int32 of deeper lists), 0 where a channel did not
+    bring one, and `weights` float64 [N]: of what was looked for one over the labels of its request, else 0. `requests`
+    is how many there were."""
 
-    ranks: NDArray[np.int16]
+    ranks: Ranks
     weights: NDArray[np.float64]
     requests: int
 
@@ -53,13 +54,14 @@ def found(
     many = max(1, min(len(requests), SEEN // (depth * len(funnel.channels))))
     rows = np.unique(np.linspace(0, len(requests) - 1, many).astype(np.int64))
     requests, offsets, labels = sample(requests, offsets, labels, rows)
+    kind = np.int16 if depth <= np.iinfo(np.int16).max else np.int32
     ranks, weights = [], []
     for start, candidates in _asked(funnel, requests, depth, progress):
         stop = start + len(candidates.offsets) - 1
         at, owner = _labelled(candidates, offsets[start : stop + 1], labels)
         weight = np.zeros(len(candidates))
         weight[at[at >= 0]] = 1.0 / np.diff(offsets)[start:stop][owner[at >= 0]]
-        ranks.append(candidates.rank[:, :-1].astype(np.int16))
+        ranks.append(candidates.rank[:, :-1].astype(kind))
         weights.append(weight)
     return Found(np.concatenate(ranks), np.concatenate(weights), len(requests))
 
@@ -69,7 +71,7 @@ def equal(seen: Found, budget: int) -> Ints:
 
     Raises ConfigError where that is none.
     """
-    first = np.where(seen.ranks > 0, seen.ranks, np.iinfo(np.int16).max).min(axis=1)
+    first = np.where(seen.ranks > 0, seen.ranks, np.iinfo(seen.ranks.dtype).max).min(axis=1)
     cost = np.cumsum(np.bincount(first, minlength=1)) / max(seen.requests, 1)
     quota = int(np.searchsorted(cost, budget, side="right")) - 1
     channels = seen.ranks.shape[1]
@@ -117,8 +119,8 @@ def chosen(seen: Found, budget: int, step: int) -> Ints:
 
 
 def _without(
-    ranks: NDArray[np.int16], weights: NDArray[np.float64], channel: int, quota: int, left: float
-) -> tuple[NDArray[np.int16], NDArray[np.float64], float]:
+    ranks: Ranks, weights: NDArray[np.float64], channel: int, quota: int, left: float
+) -> tuple[Ranks, NDArray[np.float64], float]:
     """What a channel's quota leaves to be brought, and of the budget."""
     rest = ~((ranks[:, channel] > 0) & (ranks[:, channel] <= quota))
     return ranks[rest], weights[rest], left - float((~rest).sum())

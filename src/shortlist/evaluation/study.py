@@ -302,7 +302,8 @@ def _kinds(table: RankerConfig | ChannelConfig, plan: Plan) -> tuple[dict[str, A
         owners.append(("", source.Config))
     given = {"": dict(table.options), "train.": dict(table.train)}
     if not plan.solves:
-        from shortlist.training.learn import Training  # loads torch
+        from shortlist.models.tabular import tabular  # loads torch
+        from shortlist.training.learn import Training
 
         owners.append(("train.", Training))
     kinds: dict[str, Any] = {}
@@ -310,6 +311,8 @@ def _kinds(table: RankerConfig | ChannelConfig, plan: Plan) -> tuple[dict[str, A
     for prefix, owner in owners:
         hints = get_type_hints(owner, include_extras=True)
         names = {f.name for f in fields(owner)}
+        if prefix and tabular(plan.kind):  # the others do nothing for it
+            names &= {*plan.kind.uses, "history", "seed", "calibration"}
         mine = {key: value for key, value in given[prefix].items() if key in names}
         typed = build(owner, mine, plan.where)
         for name in names:

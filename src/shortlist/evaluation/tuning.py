@@ -17,10 +17,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tuned:
-    """Quotas [C] by way of choosing (`now`, `equal`, `tuned`), and what each found on the test part, `rrf` besides."""
+    """Quotas [C] by way of choosing (`now`, `equal`, `tuned`), and what each found on the test part, `rrf` besides.
+    `chosen_on` of the `requests` of the validation part were looked at."""
 
     channels: tuple[str, ...]
     budget: int
+    chosen_on: int
+    requests: int
     quotas: dict[str, Ints]
     test: dict[str, Reached]
 
@@ -37,12 +40,15 @@ class Tuned:
         for other in ("equal", "rrf", "now"):
             e = difference(self.test["tuned"].recall, self.test[other].recall, np.random.default_rng(seed))
             gaps[other] = [e.value, e.low, e.high]
-        return {"budget": self.budget, "quotas": by, "test": told, "tuned_minus": gaps}
+        looked = {"budget": self.budget, "chosen_on": self.chosen_on, "requests": self.requests}
+        return {**looked, "quotas": by, "test": told, "tuned_minus": gaps}
 
     def said(self, seed: int) -> list[str]:
         """In words: whether tuning was worth it, and what to write into the project."""
         names = {"equal": "equal quotas", "rrf": "a reciprocal-rank merge of as many", "now": "the quotas as they are"}
         lines = []
+        if self.chosen_on < self.requests:
+            lines.append(f"chosen on {self.chosen_on} of the {self.requests} requests of the validation part")
         for other, (value, low, high) in self.words(seed)["tuned_minus"].items():
             verdict = "finds more than" if low > 0 else "finds less than" if high < 0 else "cannot be told from"
             lines.append(f"tuned {verdict} {names[other]}: recall {value:+.4f} [{low:+.4f}, {high:+.4f}]")
@@ -65,9 +71,12 @@ def tuned_quotas(
     channels = tuple(channel.name for channel in funnel.channels)
     now = np.array([channel.quota for channel in funnel.channels], dtype=np.int64)
     budget = funnel.budget if budget is None else budget
-    seen = found(funnel, asked.requests, asked.offsets, asked.labels, budget, progress)
+    depth = min(budget, max(len(data.catalogue.items), len(data.interactions.item_keys)))  # no list is longer
+    seen = found(funnel, asked.requests, asked.offsets, asked.labels, depth, progress)
+    chosen_on, many = seen.requests, len(asked.requests)
     quotas = {"now": now, "equal": equal(seen, budget), "tuned": chosen(seen, budget, step)}
     _, funnel, asked = put_to_test(data, "test", scene)
     return Tuned(
-        channels, budget, quotas, reached(funnel, asked.requests, asked.offsets, asked.labels, quotas, progress)
-    )
+        channels, budget, chosen_on, many, quotas,
+        reached(funnel, asked.requests, asked.offsets, asked.labels, quotas, progress),
+    )  # fmt: skip

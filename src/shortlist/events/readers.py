@@ -151,5 +151,13 @@ def _lazy(file: Path, kind: str) -> pl.LazyFrame:
     seen = pl.scan_ndjson(file, infer_schema_length=1000).collect_schema()
     if not seen.names():
         raise ComputeError("no JSON object in the first lines")
-    texts = {name: pl.List(pl.String()) if isinstance(kind_, pl.List) else pl.String() for name, kind_ in seen.items()}
-    return pl.scan_ndjson(file, schema=texts)
+    return pl.scan_ndjson(file, schema={name: _told(type_) for name, type_ in seen.items()})
+
+
+def _told(type_: pl.DataType) -> pl.DataType:
+    """What a column of JSON Lines is read as: text, as that of a CSV file, or lists of it; lists of fractions are
+    vectors."""
+    if not isinstance(type_, pl.List):
+        return pl.String()
+    vector = type_.inner is not None and pl.Series(dtype=type_.inner).dtype.is_float()
+    return pl.List(pl.Float64() if vector else pl.String())

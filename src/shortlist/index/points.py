@@ -16,6 +16,7 @@ from shortlist.index.cut import Floats, Ints
 BLOCK_BYTES = 64 * 2**20  # scores of one block of queries
 PAIRS = 1 << 18  # pairs of a query and a row that are scored at once
 ROUNDING = 2.0**-22  # four units in the last place of a float32, for each term of a sum
+FAINT = 1e-30  # squared lengths below are of numbers whose squares a float32 does not hold in full
 Mask = NDArray[np.bool_]
 
 
@@ -50,7 +51,12 @@ class Points:
     @cached_property
     def lengths(self) -> Floats:
         """Length of each row [N], never 0: what a cosine divides by."""
-        return np.maximum(np.sqrt(self.squares), np.finfo(np.float32).tiny)
+        return _lengths(self.matrix, self.squares)
+
+    @cached_property
+    def raised(self) -> bool:
+        """Whether rows `lifted` have a coordinate more: not all are of one length, and the score is no distance."""
+        return self.metric == "ip" or (self.metric == "cos" and not bool(self.matrix.any(axis=1).all()))
 
     def shaped(self) -> NDArray[np.float32]:
         """The rows that a structure is built over [N, D]: of length 1 for `cos`."""
@@ -61,9 +67,10 @@ class Points:
 
     def lifted(self) -> NDArray[np.float64]:
         """As `shaped`, for structures that know distances only: an `ip` row gets the coordinate sqrt(max ||e||^2 -
-        ||e||^2), a query 0, and the order of distances is exactly that of inner products."""
+        ||e||^2), a query 0, and the order of distances is exactly that of inner products. So does a `cos` row where one
+        has length zero: as it lies, it would be nearer than rows of cosine below 1/2."""
         rows = self.shaped().astype(np.float64)
-        if self.metric != "ip":
+        if not self.raised:
             return rows
         squares = np.square(rows).sum(axis=1)
         return np.hstack([rows, np.sqrt(np.maximum(squares.max(initial=0.0) - squares, 0.0))[:, None]])
@@ -71,7 +78,7 @@ class Points:
     def lift(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
         """The queries that go with `lifted`."""
         asked = queries.astype(np.float64)
-        return np.hstack([asked, np.zeros((len(asked), 1))]) if self.metric == "ip" else asked
+        return np.hstack([asked, np.zeros((len(asked), 1))]) if self.raised else asked
 
     def asked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Queries as `score` and all kinds read them. Raises RequestError for another width, NaN and infinity."""
@@ -195,6 +202,14 @@ def blank(count: int, n: int) -> tuple[Ints, Floats]:
 
 def _unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows of length 1; a row of zeros stays."""
-    length = np.sqrt(np.einsum("nd,nd->n", matrix, matrix))
-    unit: NDArray[np.float32] = matrix / np.maximum(length, np.finfo(np.float32).tiny)[:, None]
+    unit: NDArray[np.float32] = matrix / _lengths(matrix, np.einsum("nd,nd->n", matrix, matrix))[:, None]
     return unit
+
+
+def _lengths(matrix: NDArray[np.float32], squares: Floats) -> Floats:
+    """Roots of the squared lengths [N], never 0; in double precision where a single one does not hold the squares."""
+    lengths: Floats = np.sqrt(squares)
+    odd = np.flatnonzero((squares < FAINT) | ~np.isfinite(squares))
+    rows = matrix[odd].astype(np.float64)
+    lengths[odd] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -40,7 +40,7 @@ class Annoy:
         from annoy import AnnoyIndex
 
         metric = "euclidean" if points.metric == "l2" else "angular"
-        return AnnoyIndex(points.width + (points.metric == "ip"), metric)
+        return AnnoyIndex(points.width + points.raised, metric)
 
     @classmethod
     def build(cls, config: Config, points: Points, seed: int) -> Self:
