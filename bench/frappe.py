@@ -37,10 +37,10 @@ TASK, FIELDS = "used", tuple(f"f{n}" for n in range(10))
 ASKED = tuple(name for name in FIELDS if name != "f1")  # user and context; f1 is the app
 FILES = {"train": "x1.train.rebuilt", "valid": "x1.valid", "test": "x1.test"}
 TABLES = ("lr", "gbdt_lr", "lambdamart")  # fitted whole, not by gradients
-DEEP: dict[str, list[Any]] = {"dim": [16], "hidden": [[256, 128, 64]], "dropout": [0.0, 0.2]}
-LEARN: dict[str, list[Any]] = {"lr": [1e-3], "l2_embedding": [0.0, 1e-5, 1e-4]}
+DEEP: dict[str, list[Any]] = {"dim": [16], "hidden": [[256, 128, 64]], "dropout": [0.2, 0.4]}
+LEARN: dict[str, list[Any]] = {"lr": [5e-3, 1e-2], "l2_embedding": [3e-4, 1e-3]}
 GRID: dict[str, tuple[Mapping[str, list[Any]], Mapping[str, list[Any]]]] = {
-    "fm": ({"dim": [16, 64]}, {"lr": [1e-3, 1e-2], "l2_embedding": [0.0, 1e-5]}),
+    "fm": ({"dim": [16, 64]}, {"lr": [5e-3], "l2_embedding": [1e-4, 1e-3, 1e-2]}),
     "deepfm": (DEEP, LEARN),
     "dcn": (DEEP, LEARN),
     "dcn_v2": (DEEP, LEARN),

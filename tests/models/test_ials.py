@@ -295,12 +295,17 @@ def test_nothing_to_learn_from_and_what_would_not_fit(log: Interactions) -> None
     with pytest.raises(DataError) as error:
         solve(Interactions.of(none, none))
     assert str(error.value) == "ials: there is nothing to learn from (no event has an action of weight above 0)"
-    # 8 * 10^7 * (10^6 + 1) bytes of vectors
+    # 8 * 10^4 * (10^6 + 1) bytes of vectors, 24 * 10^6 of events, 48 * 10^8 of what is as wide as it is long
     events = Interactions.of(np.arange(10**6), np.zeros(10**6, dtype=np.int64))
     with pytest.raises(CapacityError) as big:
         solve(events, IALS.Config(dim=10_000))
-    what = "1000000 users and 1 items need 74.5 GiB, the budget is 4.0 GiB"
+    what = "1000000 users and 1 items need 79.0 GiB, the budget is 4.0 GiB"
     assert str(big.value) == f"ials: {what} (raise budget_bytes or lower dim)"
+    # of few users and items Q'Q alone is too much: 48 * 10^10 bytes
+    with pytest.raises(CapacityError) as wide:
+        solve(events.where(events.users < 3), IALS.Config(dim=100_000))
+    what = "3 users and 1 items need 447.0 GiB, the budget is 4.0 GiB"
+    assert str(wide.value) == f"ials: {what} (raise budget_bytes or lower dim)"
 
 
 # ------------------------------------------------------------------------------------------------- the channel

@@ -29,7 +29,8 @@ Ints = NDArray[np.int64]
 
 class Clusters:
     """Every item with a content vector is in the cluster of the nearest centre, whoever took it; a new one too, from
-    its publication on (`placed`). Of items of the same content, the one published last is in the lists.
+    its publication on, where lists are kept up to date between trainings (`placed`; no command of ours does yet). Of
+    items of the same content, the one published last is in the lists.
 
     A user needs no more than the history at hand (source `clusters`). Items without a vector or a time of publication
     are in no list. Numbers of clusters mean nothing from one training to the next: centres and lists go together.

@@ -24,7 +24,8 @@ class Ease:
     """Minimizes |X - XB|^2 + lam |B|^2 with a zero diagonal: P = (X'X + lam I)^-1, B_ij = -P_ij / P_jj.
 
     Scores x_u B are sums of the lists of a user's items, all with weight 1: a new user needs no more than the history
-    at hand. An item that nobody took has no list and is in none. Refuses, before allocating, what would not fit.
+    at hand. The source sums the latest 30 where `last` says nothing else; `last = inf` is the paper's x_u B. An
+    item that nobody took has no list and is in none. Refuses, before allocating, what would not fit.
     """
 
     source: ClassVar[str] = "neighbours"

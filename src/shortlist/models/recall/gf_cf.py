@@ -27,7 +27,8 @@ class GfCf:
 
     The first part counts common users, both sides damped by how much they hold; the second spreads along the smoothest
     directions of the graph. A weight on the item itself tells how well known it is and changes no order among others:
-    it stays, as the paper has it, and what a user has taken is dropped later.
+    it stays, as the paper has it, and what a user has taken is dropped later. The source sums the rows of a user's
+    latest 30 items where `last` says nothing else; the paper's are of all, `last = inf`.
     """
 
     source: ClassVar[str] = "neighbours"

@@ -34,7 +34,7 @@ class Hot:
     counts elsewhere only. Regions of two countries have names of their own.
 
     Everybody gets a list, an item that nobody took is in none. Events that come in later need no pass over the log:
-    `updated`.
+    `updated`, for who keeps a list up to date between trainings; no command of ours does yet.
     """
 
     source: ClassVar[str] = "popular"

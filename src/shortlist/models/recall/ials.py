@@ -73,8 +73,10 @@ class IALS:
         return Vectors(log.item_keys, q_ID.astype(np.float32), "ip")
 
     def estimate(self, users: int, items: int, events: int) -> int:
-        """Bytes at the peak: both sides' vectors (old and new), the matrix both ways round, blocks of the solve."""
-        return 8 * self.config.dim * (users + items) + 2 * 12 * events + 4 * BLOCK_BYTES
+        """Bytes at the peak: both sides' vectors (old and new), the matrix both ways round, Q'Q and what taking its
+        eigenvectors works with, blocks of the solve."""
+        dim = self.config.dim
+        return 8 * dim * (users + items) + 2 * 12 * events + 48 * dim * dim + 4 * BLOCK_BYTES
 
 
 def start(items: int, config: IALS.Config) -> NDArray[np.float32]:

@@ -26,13 +26,12 @@ Ints = NDArray[np.int64]
 
 class LookAlike:
     """v_i = the mean of the unit vectors of the distinct users who took i, at length 1; searched by cosine with the
-    vectors that the channel `of` gives requests. A two-tower of yesterday serves items of today, as soon as a few took
-    them.
+    vectors that the channel `of` gives requests. A two-tower of yesterday serves items of today, once a few took them.
 
     Where enough users did more than the least (bought, not just clicked), these alone count. A user served needs no
     more than the channel `of` does; an item that fewer than `least` users took has no vector. A user whose vector is of
     zeros is none of them. `joined` takes in one user more between trainings, with vectors of the same channel: those of
-    another training cannot be mixed with them.
+    another training cannot be mixed with them; no command of ours does yet.
     """
 
     source: ClassVar[str] = "nearest"
