@@ -10,7 +10,7 @@ from bench.ncf import Positives, judged
 from tests.models.examples import BARE, FULL, TASKS, batch
 from torch import nn
 
-from shortlist.batch import Batch, Columns, Layout, Side
+from shortlist.batch import Batch, Columns, Layout, Side, Tables
 from shortlist.dataset.interactions import Interactions
 from shortlist.errors import ConfigError
 from shortlist.models.blocks.heads import Heads
@@ -212,6 +212,27 @@ def test_parts_with_other_heads_are_refused() -> None:
     with pytest.raises(ConfigError) as error:
         neumf().start(several, mlp)
     assert str(error.value) == "neumf.start: gmf has other heads (leave heads out: h is the one linear layer)"
+
+
+def test_parts_of_rows_shared_by_hash_start_it_too() -> None:
+    """A hash goes by the vocabulary's name, so GMF, MLP and NeuMF share the same rows."""
+    layout = replace(BARE, tables=Tables(hash_above=3, hashes=2))
+    (gmf, mlp), model, rows = parts(layout), neumf(layout), batch(layout, 7, 30)
+    model.start(gmf, mlp, 0.3)
+    with torch.no_grad():
+        expected = 0.3 * gmf(rows)["click"] + 0.7 * mlp(rows)["click"]
+        torch.testing.assert_close(model(rows)["click"], expected)
+
+
+@pytest.mark.parametrize("tables", [Tables(widths="mixed"), Tables(admit=2)], ids=["widths", "admit"])
+def test_rows_that_are_not_side_by_side_start_nothing(tables: Tables) -> None:
+    layout = replace(BARE, tables=tables)
+    with pytest.raises(ConfigError) as error:
+        neumf(layout).start(*parts(layout))
+    assert str(error.value) == (
+        "neumf.start: a row is not that of GMF and that of MLP side by side "
+        "(take widths and admit out of tables: rows shared by hash do)"
+    )
 
 
 # -------------------------------------------------------------------------------------------- the protocol

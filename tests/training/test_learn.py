@@ -64,8 +64,18 @@ def test_the_first_task_with_both_classes_steers_by_recalled_rows_alone() -> Non
 
 def test_a_value_steers_by_its_error() -> None:
     # errors of the recalled rows: 3 - 5, 2 - 2, 1 - 1: (4 + 0 + 0) / 3
-    found = told(("stars",), [[5], [2], [1], [0]])
-    assert found == {"stars.minus_mse": pytest.approx(-4 / 3)}
+    held = cast(Ranking, Held(("stars",), [[5], [2], [1], [0]]))
+    assert judged(Falling(("stars",)), held, measures=("stars",)) == {"stars.minus_mse": pytest.approx(-4 / 3)}
+    # a value is one whatever the held rows show of it: 3 - 0, 2 - 1, 1 - 0: (9 + 1 + 1) / 3
+    few = cast(Ranking, Held(("stars",), [[0], [1], [0], [1]]))
+    assert judged(Falling(("stars",)), few, measures=("stars",)) == {"stars.minus_mse": pytest.approx(-11 / 3)}
+
+
+def test_a_share_steers_by_the_error_of_its_probability() -> None:
+    # sigmoid(3), sigmoid(2), sigmoid(1) against how much of each was played
+    found = told(("played",), [[1.0], [0.5], [0.25], [0.0]])
+    gaps = [1 / (1 + exp(-3)) - 1, 1 / (1 + exp(-2)) - 0.5, 1 / (1 + exp(-1)) - 0.25]
+    assert found == {"played.minus_mse": pytest.approx(-sum(gap**2 for gap in gaps) / 3, rel=1e-6)}
 
 
 def test_a_time_steers_by_the_error_of_its_odds() -> None:

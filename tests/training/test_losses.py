@@ -1,6 +1,7 @@
 """Watch time as odds (Covington et al. 2016), completion over length, and losses that are balanced by uncertainty."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from shortlist.models.lengths import Length
 from shortlist.schema import Profiles, Schema
 from shortlist.training.balance import Uncertainty
 from shortlist.training.loop import Loop, train
+from shortlist.training.loss import shared
 from shortlist.training.objectives.bce import Bce, check_loss
 from shortlist.training.optimizers import Rules
 from shortlist.training.optimizers import build as rules_of
@@ -315,6 +317,33 @@ def test_a_task_that_is_not_in_a_batch_learns_nothing_from_it() -> None:
     assert objective.balance.s.grad is not None
     assert objective.balance.s.grad[0] != 0
     assert objective.balance.s.grad[1] == 0
+
+
+def test_a_task_that_another_process_has_rows_of_is_there_for_both() -> None:
+    """Two processes share a batch whose labels of `like` all lie with the first: the mean of their gradients of s is
+    that of one process with all rows."""
+    batch = replace(two(), valid=torch.tensor([[True, True]] * 3 + [[True, False]] * 3))
+    halves = [batch.rows(0, 3), batch.rows(3, 6)]
+
+    def slope(of: Batch, mean: Callable[[Tensor], Tensor] | None) -> Tensor:
+        objective, model = Bce(Bce.Config(balance="uncertainty"), TASKS), Logits(TASKS)
+        model.load_state_dict(same.state_dict())
+        with contextlib.nullcontext() if mean is None else shared(mean):
+            objective(model, of).loss.backward()
+        assert objective.balance is not None
+        assert objective.balance.s.grad is not None
+        return objective.balance.s.grad
+
+    torch.manual_seed(0)
+    same = Logits(TASKS)
+
+    def of_both(asked: list[float]) -> Callable[[Tensor], Tensor]:
+        means = iter(asked)
+        return lambda number: number * 0 + next(means)
+
+    # the count of click is 3 in both, that of like 3 and 0: means 3 and 1.5
+    parts = [slope(half, of_both([3.0, 1.5])) for half in halves]
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, slope(batch, None))
 
 
 def test_s_has_a_rate_of_its_own_and_does_not_decay() -> None:

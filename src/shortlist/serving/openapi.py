@@ -15,8 +15,8 @@ __all__ = ["Call", "CALLS", "STATUS", "document", "page"]
 PREFIX = "#/components/schemas/{name}"
 STATUS = {
     "bad_json": 400, "unauthorized": 401, "forbidden": 403, "not_found": 404, "method": 405, "timeout": 408,
-    "too_large": 413, "request": 422, "config": 422, "error": 500, "internal": 500, "data": 503, "artifact": 503,
-    "capacity": 503, "not_ready": 503, "deadline": 503, "overloaded": 503,
+    "too_large": 413, "request": 422, "config": 422, "error": 500, "internal": 500, "process": 500,
+    "data": 503, "artifact": 503, "capacity": 503, "not_ready": 503, "deadline": 503, "overloaded": 503,
 }  # of an error's code  # fmt: skip
 WORDS = {
     400: "cannot be read",

@@ -3,7 +3,7 @@
 R requests, P rows that something is known of, T tasks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from shortlist.artifact import Manifest, save
@@ -48,6 +49,7 @@ from shortlist.training.learn import LOG, encoded, featured, named, own, reads_o
 
 AT_ONCE = 256  # units that are judged together
 UNITS = 4_096  # requests of a ranker whose candidates features are encoded after
+NO_MARGIN = ("logloss", "minus_mse")  # what a margin, being no log-odds, has none of
 
 
 class Units(Learnable, Protocol):
@@ -163,7 +165,7 @@ def ranker(
             told = fit_table(model, learned_on, held, config.seed, config.threads)
             learned = Learned(Tabular(model), assembler, layout)
             found = judged(learned.model, held)
-            told |= {name: value for name, value in found.items() if not (model.margin and name.endswith("logloss"))}
+            told |= {name: value for name, value in found.items() if not (model.margin and name.endswith(NO_MARGIN))}
             learned = calibrated(learned, data, schema, config.calibration)
             if model.margin:
                 learned = as_probabilities(learned, held, config.calibration)
@@ -174,7 +176,7 @@ def ranker(
     objective = Bce(loss, tuple(schema.tasks), limits)
     batches = -(-len(learned_on) // (config.batch_size * config.processes))  # of an epoch
     words = (plan.where, plan.words(), snapshot, schema.fingerprint(reads_of(schema)), assembler.encoders.fingerprint)
-    validate = partial(judged, held=held, watch=limits)
+    validate = partial(judged, held=held, watch=limits, measures=loss.regression)
     identity = fingerprint(*words)
     with threads(config.threads), named(plan):
         place = own(run, identity)
@@ -307,10 +309,13 @@ def calibrated(learned: Learned, data: ToRank, schema: Schema, how: Literal["pla
     return replace(learned, platt=lines, steps=steps)
 
 
-def judged(model: Any, held: Units, watch: Mapping[str, float] | None = None) -> dict[str, float]:
+def judged(
+    model: Any, held: Units, watch: Mapping[str, float] | None = None, measures: Collection[str] = ()
+) -> dict[str, float]:
     """What says when to stop first: GAUC over the recalled rows of held requests, of the first task that has both
-    classes; for a value, minus its mean squared error. Then what else is told of every task, and of
-    the gates of its head. `watch` are tasks that are times, and the longest that counts."""
+    classes; for a value or a share, minus its mean squared error. Then what else is told of every task, and of the
+    gates of its head. `watch` are tasks that are times, and the longest that counts; `measures` those whose output is
+    the value itself."""
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))  # tables have none
     with watched(model) as gates:
@@ -339,10 +344,14 @@ def judged(model: Any, held: Units, watch: Mapping[str, float] | None = None) ->
             if spent.any():
                 told[f"{task}.calibration"] = ratio(seconds, spent)
             continue
-        if not np.isin(y[mine, n], (0, 1)).all():
+        if task in measures:
             steering[f"{task}.minus_mse"] = -float(np.mean((z[mine, n] - y[mine, n]) ** 2))
             continue
-        found = ctr.measure(1 / (1 + np.exp(-z[mine, n].astype(np.float64))), y[mine, n], group[mine])
+        p = expit(z[mine, n].astype(np.float64))
+        if not np.isin(y[mine, n], (0, 1)).all():
+            steering[f"{task}.minus_mse"] = -float(np.mean((p - y[mine, n]) ** 2))
+            continue
+        found = ctr.measure(p, y[mine, n], group[mine])
         if np.isfinite(found["gauc"]):
             steering[f"{task}.gauc"] = found["gauc"]
         told |= {f"{task}.{name}": found[name] for name in ("auc", "logloss") if np.isfinite(found[name])}

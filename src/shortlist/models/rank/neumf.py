@@ -63,6 +63,11 @@ class NeuMF(nn.Module):
             if model.layout != self.layout:
                 hint = "train them on the same ids and tasks"
                 raise ConfigError(f"{what} has another layout", where="neumf.start", hint=hint)
+        tables = self.layout.tables
+        if tables.widths != "equal" or tables.admit > 1:
+            what = "a row is not that of GMF and that of MLP side by side"
+            hint = "take widths and admit out of tables: rows shared by hash do"
+            raise ConfigError(what, where="neumf.start", hint=hint)
         parts, joined = (gmf.state_dict(), mlp.state_dict()), {}
         for name, weight in self.state_dict().items():
             own = [part[name] for part in parts if name in part]

@@ -104,8 +104,9 @@ def multitask(
             more = None if times is None else logit.new_tensor(times)
             each = functional.binary_cross_entropy_with_logits(logit, label, pos_weight=more, reduction="none")
         each = torch.where(valid, each * weights, 0.0)
-        losses[task] = each.sum() / among(valid.sum())
-        present[task] = valid.any()
+        rows = among(valid.sum().float(), 1e-12)
+        losses[task] = each.sum() / rows
+        present[task] = rows > 1e-9  # in any process: what balances them is the same in all
         if config.listwise and task not in {*config.watch, *config.regression}:
             losses[task] = losses[task] + config.listwise * listwise(logit, label, valid, weights, batch.request_of)
     shares = losses if balance is None else balance(losses, present)
