@@ -26,7 +26,7 @@ from bench.report import origin, table, write
 from shortlist.metrics.ctr import auc
 
 PEERS = ("rechub", "rechub_bare", "deepctr", "fuxictr")
-FIGURES = ("rows/s", "rows/cpu s", "auc", "inference rows/s")
+FIGURES = ("rows/s", "rows/cpu s", "auc", "inference rows/s", "inference rows/cpu s")
 
 
 def draw(folder: Path, ids: int, rows: int, test: int, seed: int) -> float:
@@ -72,10 +72,13 @@ def compare(folder: Path, model: str, options: argparse.Namespace) -> list[dict[
         speeds = [run["rows/s"] for run in mine]
         line |= {"slowest": min(speeds), "fastest": max(speeds)}
         for rule in RULES:
-            pairs = zip(runs[rule], mine, strict=True)
+            pairs = list(zip(runs[rule], mine, strict=True))
             line[f"{rule}/it"] = float(np.median([a["rows/s"] / b["rows/s"] for a, b in pairs]))
-        pairs = zip(runs["dense_adam"], mine, strict=True)
-        line["inference/it"] = float(np.median([a["inference rows/s"] / b["inference rows/s"] for a, b in pairs]))
+            line[f"{rule}/it cpu"] = float(np.median([a["rows/cpu s"] / b["rows/cpu s"] for a, b in pairs]))
+        pairs = list(zip(runs["dense_adam"], mine, strict=True))
+        for unit in ("s", "cpu s"):
+            figure = f"inference rows/{unit}"
+            line[f"inference/it {unit}"] = float(np.median([a[figure] / b[figure] for a, b in pairs]))
         lines.append(line)
     return lines
 

@@ -115,7 +115,7 @@ class Expression:
         value = self(columns, length)
         if value.dtype != bool:
             what = f"{self.text!r} is a value, not a condition"
-            raise ConfigError(what, where=self.text, hint="write a condition, e.g. price < 30")
+            raise ConfigError(what, where=self.where or self.text, hint="write a condition, e.g. price < 30")
         return value
 
 

@@ -132,7 +132,7 @@ def test_labels_outside_the_range_of_a_task_are_counted(tmp_path: Path, capsys: 
     assert found == error(
         "96 of 120 labels are outside 0..1, the first is 4",
         "rank (deepfm), schema.tasks.liked",
-        "make positive a condition (value >= 4), or name the task in loss.regression",
+        "make positive a condition (value >= 4), or name the task in loss.regression (a time in loss.watch)",
     )
     file = folder / "shortlist.toml"
     text = file.read_text(encoding="utf-8")
@@ -270,6 +270,31 @@ def test_a_vocabulary_that_does_not_fit(
     hashed = 'kind = { kind = "sparse", hash = 2 }'
     file.write_text(file.read_text(encoding="utf-8").replace('kind = "sparse"', hashed), encoding="utf-8")
     ran(folder, "train")  # the cure
+
+
+@pytest.mark.parametrize(("model", "place"), [(TOWERS, "recall.towers (dssm)"), (RANK, "rank (deepfm)")])
+def test_a_vocabulary_grown_since_the_checkpoint(
+    model: str, place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped does not go on over items that it has no rows for: it begins again, and says so."""
+    folder = world(tmp_path, HEAD + model.replace("epochs = 1", "epochs = 4") + SCENE)
+    ran(folder, "import")
+
+    def stop(*given: Any) -> None:
+        if given[2].step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for module in ("rankers", "retrievers"):
+            patch.setattr(f"shortlist.training.{module}.tell", stop)
+        assert main(["train", "--project", str(folder)]) == 130
+    items = pl.read_parquet(folder / "items.parquet")
+    new = items.tail(1).with_columns(item=pl.lit("fresh"), kind=pl.lit("k9"))
+    pl.concat([items, new]).write_parquet(folder / "items.parquet")
+    ran(folder, "import")
+    ran(folder, "train")
+    what = "the run that stopped after step 2 was of other data or another configuration: this one starts afresh"
+    assert f"{place}: {what}" in caplog.messages
 
 
 @pytest.mark.parametrize(("model", "where"), [(TOWERS, "recall.towers (dssm)"), (RANK, "rank (deepfm)")])

@@ -183,6 +183,57 @@ def test_vectors_in_json_lines_are_numbers(tmp_path: Path, capsys: pytest.Captur
     assert items["emb"].to_list() == [[1.5, 2.0], None, [3.0, 4.0]]
 
 
+@pytest.mark.parametrize("first", ["null", "absent", "empty", "whole numbers"])
+def test_vectors_in_json_lines_are_numbers_whatever_the_first_rows_say(tmp_path: Path, first: str) -> None:
+    """1,200 rows come before the first fraction; a thousand of them say what a column is."""
+    lay(tmp_path, {}, None, VECTORS + 'items.tags = "varlen"\n')
+    file = tmp_path / "shortlist.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace("[schema]", 'items = "items.jsonl"\n[schema]'))
+    said: dict[str, dict[str, Any]] = {
+        "null": {"emb": None, "tags": None}, "absent": {}, "empty": {"emb": None, "tags": []},
+        "whole numbers": {"emb": [1, 2], "tags": [3]},
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = [{"item": f"i{n}", **said[first]} for n in range(1200)]
+    rows += [{"item": "a", "emb": [3, 4], "tags": ["x", "y"]}, {"item": "b", "emb": [0.5, -1], "tags": None}]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert main(["import", "--project", str(tmp_path)]) == 0
+    items = pl.read_parquet(tmp_path / "var" / "items.parquet")
+    late = items.filter(pl.col("id").is_in(["a", "b"])).sort("id")
+    assert late["emb"].to_list() == [[3.0, 4.0], [0.5, -1.0]]
+    assert late["tags"].to_list() == [["x", "y"], None]
+    early = items.filter(pl.col("id") == "i0").row(0, named=True)
+    assert early["emb"] == ([1.0, 2.0] if first == "whole numbers" else None)
+    assert early["tags"] == (["3"] if first == "whole numbers" else [] if first == "empty" else None)
+
+
+def test_vectors_of_whole_numbers_in_json_lines_are_numbers(tmp_path: Path) -> None:
+    lay(tmp_path, {}, None, VECTORS)
+    file = tmp_path / "shortlist.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace("[schema]", 'items = "items.jsonl"\n[schema]'))
+    (tmp_path / "items.jsonl").write_text('{"item": "a", "emb": [1, 2]}\n{"item": "b", "emb": [3, 4]}\n')
+    assert main(["import", "--project", str(tmp_path)]) == 0
+    assert pl.read_parquet(tmp_path / "var" / "items.parquet").sort("id")["emb"].to_list() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"item": "a", "emb": null}', "column 'emb' has no value in any row"),
+        ('{"item": "a"}', "no column is called 'emb', which schema.items.emb names"),
+        ('{"item": "a", "emb": "1 2"}', "column 'emb' has type String but is declared as vec"),
+    ],
+)
+def test_json_lines_without_a_vector_are_told(
+    tmp_path: Path, rows: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay(tmp_path, {}, None, VECTORS)
+    file = tmp_path / "shortlist.toml"
+    file.write_text(file.read_text(encoding="utf-8").replace("[schema]", 'items = "items.jsonl"\n[schema]'))
+    (tmp_path / "items.jsonl").write_text(rows + "\n", encoding="utf-8")
+    assert main(["import", "--project", str(tmp_path)]) == 2
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()
+
+
 def test_another_schema_is_told_key_by_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"stars": [1.0, 2.0, 3.0, 4.0], "device": ["x", "y", "x", "y"]}
     lay(tmp_path, columns, None, 'value = "stars"\ncontext.device = "sparse"\n')

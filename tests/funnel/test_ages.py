@@ -56,5 +56,5 @@ def test_ages_need_times() -> None:
     with pytest.raises(ConfigError) as caught:
         Neighbours(Neighbours.Config(max_age_hours=2.0), NEAR, Schema(), items(0))
     assert caught.value.what == "ages need a time of publication"
-    assert caught.value.where == "neighbours.max_age_hours"
+    assert caught.value.where == "max_age_hours"
     assert caught.value.hint == "set schema.published to a time field of [schema.items]"

@@ -69,12 +69,36 @@ def rule(**changes: Any) -> dict[str, Any]:
          "(did you mean lr?)"),
         ({"rank": {"use": "din", "loss": {"weights": {"like": 2}}}}, "rank (din).loss: no task is called 'like' "
          "(did you mean liked?)"),
+        ({"recall": [{**TOWERS, "where": "gener == 'a'"}]}, "recall.towers.where: unknown column 'gener' "
+         "(did you mean genre?)"),
+        ({"recall": [{**TOWERS, "where": "genre == 1"}]}, "recall.towers.where: these types do not compare "
+         "(compare text with text, numbers with numbers)"),
+        ({"recall": [{**TOWERS, "where": "genre"}]}, "recall.towers.where: 'genre' is a value, not a condition "
+         "(write a condition, e.g. price < 30)"),
+        ({"recall": [{**TOWERS, "where": "genre =="}]}, "recall.towers.where: cannot read 'genre ==' "
+         "(write e.g. value >= 4 and category in ['a', 'b'])"),
+        ({"recall": [{"name": "vectors", "use": "ials", "where": "genre > 2"}]}, "recall.vectors.where: these types do "
+         "not compare (compare text with text, numbers with numbers)"),
+        ({"recall": [{"name": "near", "use": "item_cf", "max_age_hours": 24.0}]}, "recall.near.max_age_hours: ages "
+         "need a time of publication (set schema.published to a time field of [schema.items])"),
+        ({"recall": [{"name": "peers", "use": "user_cf", "measure": "pearson", "fresh": True}]}, "recall.peers.fresh: "
+         'a request has no values to correlate (take fresh away, or set measure = "iuf")'),
     ],
 )  # fmt: skip
 def test_what_no_part_owns_is_refused(table: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         shown(**table)
     assert str(caught.value) == message
+
+
+def test_a_condition_of_a_channel_is_tried_on_a_value_of_each_kind() -> None:
+    kinds = {
+        "genre": "varlen", "kind": "sparse", "price": "dense", "born": "time", "emb": "vec", "title": "text",
+        "parts": "seq",
+    }  # fmt: skip
+    where = 'genre == "a" and kind in ["b"] and price > 2 and born > 0 and emb < 3 and title != "c" and parts == "d"'
+    made = shown(schema={**SCHEMA, "items": kinds}, recall=[{"name": "vectors", "use": "ials", "where": where}])
+    assert made["recall"][0]["where"] == where
 
 
 def test_a_policy_over_channels_must_fit_every_scene_that_takes_it() -> None:

@@ -97,6 +97,15 @@ def test_scenes_become_funnels_that_share_sources() -> None:
     assert pages(plain.run(ask([0], n=3))) == [[3, 0]]
 
 
+def test_what_a_source_refuses_names_the_channel() -> None:
+    with pytest.raises(ConfigError) as caught:
+        scenes(recall=[{"name": "similar", "use": "near", "max_age_hours": 2.0}], scene={"home": {}})
+    assert str(caught.value) == (
+        "recall.similar.max_age_hours: ages need a time of publication "
+        "(set schema.published to a time field of [schema.items])"
+    )
+
+
 def test_a_filter_used_twice_is_told_apart() -> None:
     made = scenes(filters=["seen", {"use": "seen", "shown_hours": 1}])
     assert list(made["home"].filters) == ["excluded", "seen", "seen 2"]

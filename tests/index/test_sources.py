@@ -94,4 +94,4 @@ def test_a_condition_that_is_none() -> None:
         return str(caught.value)
 
     assert said("kinds == 3") == "where: unknown column 'kinds' (did you mean kind?)"
-    assert said("price") == "price: 'price' is a value, not a condition (write a condition, e.g. price < 30)"
+    assert said("price") == "where: 'price' is a value, not a condition (write a condition, e.g. price < 30)"

@@ -214,6 +214,7 @@ def test_the_command_prints_what_to_write(project: Path, capsys: pytest.CaptureF
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["trial", "state", "GAUC", "of", "clicked", "took", "dim", "train.lr"]
+    assert out.splitlines()[-1], "nothing to write is no line"
     if told["toml"]:
         assert out.endswith(told["toml"])
         assert parse({"schema": {}, **__import__("tomllib").loads(told["toml"])}).rank is not None

@@ -1,5 +1,6 @@
 """Features blank and shuffled, one at a time, of a model whose answer can be written down."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,20 @@ def test_answers_are_of_the_batch_that_is_given() -> None:
     found = ablation.answers(learned(), batch(1, 3), asked()[1])
     # a row more is 1 + 100 + 1000 more
     assert found["click"].tolist() == [391.5, 1492.5, 2593.5]
+
+
+def test_a_coarse_ranker_is_asked_without_the_items_that_its_runtime_needs() -> None:
+    def graph(batch: Batch, item: Tensor | None = None) -> dict[str, Tensor]:
+        if item is None:
+            raise KeyError("item")
+        return {"click": torch.zeros(len(batch))}
+
+    kept = replace(learned(), items=torch.zeros(9, 2), runtime=graph)
+    found = ablation.answers(kept, batch(1, 3), asked()[1])
+    assert found["click"].tolist() == [391.5, 1492.5, 2593.5]
+    # a ranker that keeps none is asked as it serves
+
+    def fast(batch: Batch, item: Tensor | None = None) -> dict[str, Tensor]:
+        return {"click": torch.full((len(batch),), 7.0)}
+
+    assert ablation.answers(replace(learned(), runtime=fast), batch(1, 3), asked()[1])["click"].tolist() == [7.0, 7.0, 7.0]

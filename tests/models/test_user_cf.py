@@ -443,7 +443,7 @@ def test_by_pearson_only_users_of_training_are_served(rated: Interactions) -> No
     with pytest.raises(ConfigError) as error:
         source(built, {**options, "fresh": True})
     want = 'a request has no values to correlate (take fresh away, or set measure = "iuf")'
-    assert str(error.value) == f"similar_users.fresh: {want}"
+    assert str(error.value) == f"fresh: {want}"
 
 
 def test_isolated_items_and_users_have_no_lists() -> None:

@@ -1,5 +1,12 @@
 """The same expressions on every engine give the same rows."""
 
+import gc
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import narwhals as nw
@@ -7,7 +14,7 @@ import polars as pl
 import pytest
 
 from shortlist.errors import ConfigError
-from shortlist.tables.engine import Frame, gather, open_frame
+from shortlist.tables.engine import Frame, gather, missing, open_frame
 from shortlist.tables.log import backwards, between, counts, first_of, first_seen, running, span, unmatched
 
 LOG = pl.DataFrame(
@@ -106,3 +113,48 @@ def test_spark_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
         "(install a Java runtime, 17 or later, or leave the engine at polars)"
     )
     assert str(caught.value) == message
+
+
+def test_every_connection_of_duckdb_spills_into_a_folder_of_its_own_that_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacks := missing("duckdb"):
+        pytest.skip(lacks)
+    LOG.write_parquet(tmp_path / "log.parquet")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened, done = threading.Barrier(3, timeout=60), threading.Barrier(3, timeout=60)
+
+    def work() -> None:
+        for _ in range(2):  # one connection for both
+            assert len(gather(open_frame("duckdb", [tmp_path / "log.parquet"]))) == 5
+        opened.wait()
+        done.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    opened.wait()
+    folders = sorted(tmp_path.glob("shortlist-duckdb-*"))
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700, 0o700]
+    done.wait()
+    for thread in threads:
+        thread.join(60)
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_a_process_that_ends_takes_its_folder_along(tmp_path: Path) -> None:
+    if lacks := missing("duckdb"):
+        pytest.skip(lacks)
+    LOG.write_parquet(tmp_path / "log.parquet")
+    code = (
+        "import os, sys, pathlib; from shortlist.tables.engine import gather, open_frame; "
+        "folder = pathlib.Path(sys.argv[1]); frame = open_frame('duckdb', [folder / 'log.parquet']); gather(frame); "
+        "print(len(list(folder.glob('shortlist-duckdb-*'))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ran = subprocess.run(
+        command, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log.parquet"]

@@ -53,6 +53,10 @@ def opened(artifact: Artifact) -> Learned:
             {"power": 0.5},
             'rank (deepfm).tables: power does nothing without widths = "root" or "mixed" (take power away)',
         ),
+        (
+            {"least": 8},
+            'rank (deepfm).tables: least does nothing without widths = "root" or "mixed" (take least away)',
+        ),
     ],
 )
 def test_words_that_are_not_there_or_do_nothing(tables: dict[str, Any], says: str) -> None:

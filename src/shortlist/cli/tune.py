@@ -91,7 +91,8 @@ def model(
             open_data(project), name, scene=scene, metric=metric, trials=trials, prune=prune, created_ms=now(),
             only=[key for key in only.split(",") if key], progress=step,
         )  # fmt: skip
-    code = toml(as_table(found, channel is not None))
+    better = as_table(found, channel is not None)
+    code = toml(better) if better else ""
     reports = project.home / "reports"
     every = found.words() | {"toml": code}
     reports.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,9 @@ def load(project: Project, schema: Schema, say: Say) -> Raw:
         hint = 'set data.events = "events.parquet", or data.adapter = "ml_100k"'
         raise ConfigError("no log is named", where="project.data", hint=hint)
     named = {"events": data.events, "items": data.items, "users": data.users}
-    tables = {name: scan(_resolve(project, name, path)) for name, path in named.items() if path}
+    declared = {"events": schema.context, "items": schema.items, "users": schema.users}
+    kinds = {name: {field: kind.kind for field, kind in fields.items()} for name, fields in declared.items()}
+    tables = {name: scan(_resolve(project, name, path), kinds[name]) for name, path in named.items() if path}
     frames = {name: table.frame for name, table in tables.items()}
     return Raw(frames["events"], frames.get("items"), frames.get("users"), schema, None, tables)
 

@@ -6,7 +6,7 @@ Parquet keeps its types.
 
 import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ __all__ = ["Table", "scan"]
 
 T = TypeVar("T")
 
+NONE: Mapping[str, str] = {}
+SEEN = 1000  # rows of JSON Lines that say what a column is, unless they say nothing of one
 _KINDS = {
     ".parquet": "Parquet", ".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines",
 }  # fmt: skip
@@ -31,13 +33,15 @@ _HALF = re.compile(rb"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-
 class Table:
     """A lazy frame and the files it comes from, so that a row can be named as file and row."""
 
-    def __init__(self, frame: pl.LazyFrame, files: tuple[Path, ...], kind: str) -> None:
-        self.frame, self.files, self.kind = frame, files, kind
+    def __init__(
+        self, frame: pl.LazyFrame, files: tuple[Path, ...], kind: str, fields: Mapping[str, str] = NONE
+    ) -> None:
+        self.frame, self.files, self.kind, self.fields = frame, files, kind, fields
 
     def place(self, row: int) -> str:
         """`file, row n` (rows from 0, not counting a header) of a row of the frame."""
         for file in self.files:
-            height = int(guard(lambda file=file: _lazy(file, self.kind).select(pl.len()).collect().item(), file))  # type: ignore[misc]
+            height = int(guard(lambda file=file: self._of(file).select(pl.len()).collect().item(), file))  # type: ignore[misc]
             if row < height:
                 return f"{file}, row {row}"
             row -= height
@@ -49,25 +53,29 @@ class Table:
             return work()
         except PolarsError as error:
             for file in self.files:
-                guard(lambda file=file: _lazy(file, self.kind).select(pl.all().n_unique()).collect(), file)  # type: ignore[misc]
+                guard(lambda file=file: self._of(file).select(pl.all().n_unique()).collect(), file)  # type: ignore[misc]
             raise error
 
+    def _of(self, file: Path) -> pl.LazyFrame:
+        return _lazy(file, self.kind, self.fields)
 
-def scan(path: Path) -> Table:
-    """A file or a folder as a lazy frame. Raises DataError when there is nothing, or nothing readable, or a mixture."""
+
+def scan(path: Path, fields: Mapping[str, str] = NONE) -> Table:
+    """A file or a folder as a lazy frame. `fields` are columns whose kind is declared: JSON Lines do not say it in rows
+    that leave a field out. Raises DataError when there is nothing, or nothing readable, or a mixture."""
     files = _files(path)
     kind = _KINDS[files[0].suffix.lower()]
     for file in files:
         _readable(file, kind)
-    names = guard(lambda: _lazy(files[0], kind).collect_schema(), files[0])
+    names = guard(lambda: _lazy(files[0], kind, fields).collect_schema(), files[0])
     for file in files[1:]:
-        other = guard(lambda file=file: _lazy(file, kind).collect_schema(), file)  # type: ignore[misc]
+        other = guard(lambda file=file: _lazy(file, kind, fields).collect_schema(), file)  # type: ignore[misc]
         if dict(other) != dict(names):
             odd = sorted(set(other.items()) ^ set(names.items()), key=lambda pair: pair[0])[0][0]
             what = f"its columns differ from those of {files[0].name}, first at {odd!r}"
             raise DataError(what, where=str(file), hint="files of a folder have the same columns and types")
-    frame = pl.concat([_lazy(file, kind).select(names.names()) for file in files], how="vertical")
-    return Table(frame, files, kind)
+    frame = pl.concat([_lazy(file, kind, fields).select(names.names()) for file in files], how="vertical")
+    return Table(frame, files, kind, fields)
 
 
 def guard(read: Callable[[], T], file: Path) -> T:
@@ -138,7 +146,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return files
 
 
-def _lazy(file: Path, kind: str) -> pl.LazyFrame:
+def _lazy(file: Path, kind: str, fields: Mapping[str, str] = NONE) -> pl.LazyFrame:
     if kind == "Parquet":
         return pl.scan_parquet(file)
     if kind in ("CSV", "TSV"):
@@ -148,16 +156,20 @@ def _lazy(file: Path, kind: str) -> pl.LazyFrame:
     with file.open("rb") as opened:
         if not opened.read(65_536).strip() and not opened.read().strip():
             raise NoDataError("blank")
-    seen = pl.scan_ndjson(file, infer_schema_length=1000).collect_schema()
+    seen = pl.scan_ndjson(file, infer_schema_length=SEEN).collect_schema()
     if not seen.names():
         raise ComputeError("no JSON object in the first lines")
-    return pl.scan_ndjson(file, schema={name: _told(type_) for name, type_ in seen.items()})
+    if any(type_ == pl.Null for type_ in seen.values()) or not set(fields) <= set(seen):
+        seen = pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
+    return pl.scan_ndjson(file, schema={name: _told(type_, fields.get(name)) for name, type_ in seen.items()})
 
 
-def _told(type_: pl.DataType) -> pl.DataType:
-    """What a column of JSON Lines is read as: text, as that of a CSV file, or lists of it; lists of fractions are
-    vectors."""
+def _told(type_: pl.DataType, kind: str | None) -> pl.DataType:
+    """What a column of JSON Lines is read as: text, as that of a CSV file, or lists of it; lists are vectors where
+    they are declared to be, and else those of fractions."""
+    if type_ == pl.Null and kind in ("vec", "varlen", "seq"):
+        return pl.Null()
     if not isinstance(type_, pl.List):
         return pl.String()
-    vector = type_.inner is not None and pl.Series(dtype=type_.inner).dtype.is_float()
-    return pl.List(pl.Float64() if vector else pl.String())
+    fractions = type_.inner is not None and pl.Series(dtype=type_.inner).dtype.is_float()
+    return pl.List(pl.Float64() if kind == "vec" or (kind is None and fractions) else pl.String())

@@ -90,13 +90,17 @@ def _channel(channel: ChannelConfig, model: Any, schema: Schema) -> dict[str, An
     shown = {"name": channel.name, "use": channel.use, "quota": channel.quota}
     shown |= _trained(channel, channel.name, own, schema)
     source: Any = find(recipes.source_of(model), [recipes.SOURCES], f"recall.{channel.name}.source")
-    shown |= _shown(build(source.Config, query, f"recall.{channel.name}"))
+    options = build(source.Config, query, f"recall.{channel.name}")
+    if hasattr(source, "check"):
+        with recipes.placed(channel.name):
+            source.check(options, schema)
+    shown |= _shown(options)
     if recipes.of_vectors(source):
         index = channel.index
-        _, _, options = kind_of(index, f"recall.{channel.name}.index")
+        _, _, built = kind_of(index, f"recall.{channel.name}.index")
         shown["index"] = {"use": index.use, "recall": index.recall, "seed": index.seed}
         if index.use != "auto":
-            shown["index"] |= _shown(options)
+            shown["index"] |= _shown(built)
     return shown
 
 

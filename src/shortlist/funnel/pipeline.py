@@ -58,6 +58,9 @@ class Source(Protocol):
 
     `keep(owners, items)` says which items count against `n`. Ineligible ones above the cut are returned as well, so
     that filters can drop them with their reason. Rows below the cut are cut off by the funnel.
+
+    A source whose options can be wrong in themselves, or for a schema, says so in a static method `check(config,
+    schema)`, which raises ConfigError with the option in `where`: a project is then refused before it is trained.
     """
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled: ...

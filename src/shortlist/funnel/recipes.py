@@ -4,8 +4,9 @@ The document is plain JSON and names parts by their files, so a server needs no 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -36,7 +37,7 @@ from shortlist.index.building import opened
 from shortlist.index.lists import Elsewhere
 from shortlist.schema import Catalogue, Schema
 
-__all__ = ["document", "assemble", "seen", "split_options", "of_vectors", "source_of", "part_of", "TEXT"]
+__all__ = ["document", "assemble", "seen", "split_options", "placed", "of_vectors", "source_of", "part_of", "TEXT"]
 
 TEXT = "text"  # the artifact of vectors that texts became
 SOURCES, FILTERS, MERGERS = "shortlist.funnel.sources", "shortlist.funnel.filters", "shortlist.funnel.mergers"
@@ -68,6 +69,16 @@ def split_options(channel: ChannelConfig, model: Any) -> tuple[dict[str, Any], d
         raise ConfigError(what, where=f"recall.{channel.name}.index", hint="take index away")
     options = channel.options
     return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k in query}
+
+
+@contextmanager
+def placed(channel: str) -> Iterator[None]:
+    """What a source says of one of its options, said of the channel's."""
+    try:
+        yield
+    except ConfigError as error:
+        place = f"recall.{channel}.{error.where}" if error.where else f"recall.{channel}"
+        raise ConfigError(error.what, where=place, hint=error.hint) from None
 
 
 def of_vectors(source: Any) -> bool:
@@ -178,7 +189,8 @@ def assemble(
         else:
             held = elsewhere.form
             form = opened(made, held) if isinstance(held, Vectors | Lists) else held
-        sources[name] = Channel(name, kind(options, form, schema, **needed), entry["quota"])
+        with placed(name):
+            sources[name] = Channel(name, kind(options, form, schema, **needed), entry["quota"])
         if name == document["fallback"]:
             fallback = sources[name].source if elsewhere is None else kind(options, made.form(), schema, **needed)
     stages = {

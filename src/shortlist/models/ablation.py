@@ -62,10 +62,12 @@ def shuffled(batch: Batch, feature: Feature, order: Tensor) -> Batch:
 
 
 def answers(learned: "Learned", batch: Batch, candidates: Candidates) -> dict[str, NDArray[np.float32]]:
-    """A ranker's probabilities (or values) [B] by task, of a batch made already; a coarse one keeps no items for it."""
+    """A ranker's probabilities (or values) [B] by task, of a batch made already; a coarse one keeps no items for it,
+    and its module answers: another runtime is made for those that are kept."""
     given: Any = Made(learned.assembler, batch)
     asked: Any = None  # the batch is there already
-    return replace(learned, assembler=given, items=None).score(asked, candidates)
+    runtime = learned.runtime if learned.items is None else None
+    return replace(learned, assembler=given, items=None, runtime=runtime).score(asked, candidates)
 
 
 def ablated(

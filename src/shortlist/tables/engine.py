@@ -1,13 +1,15 @@
 """Engines by name: a name opens Parquet files as a lazy frame, and everything after that is the same code.
 
-`polars` streams and is the default; `duckdb` spills to disk and is installed with `shortlist[duckdb]`; `spark` is as
-many machines as its session has, and is installed with `shortlist[spark]`. See docs/decisions/spark.md.
+`polars` streams and is the default; `duckdb` spills to disk, into a temporary folder for each thread that goes with its
+connection, and is installed with `shortlist[duckdb]`; `spark` is as many machines as its session has, and is installed
+with `shortlist[spark]`. See docs/decisions/spark.md.
 """
 
 import importlib.util
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,8 +40,9 @@ def _duckdb(files: Sequence[Path]) -> Frame:
     import duckdb
 
     if not hasattr(_of_thread, "duckdb"):  # frames of two connections cannot be joined
-        spill = Path(tempfile.gettempdir()) / "shortlist-duckdb"
-        _of_thread.duckdb = duckdb.connect(config={"temp_directory": str(spill)})
+        spill = tempfile.mkdtemp(prefix="shortlist-duckdb-")
+        _of_thread.duckdb = duckdb.connect(config={"temp_directory": spill})
+        weakref.finalize(_of_thread.duckdb, shutil.rmtree, spill, ignore_errors=True)
     frame: Frame = nw.from_native(_of_thread.duckdb.read_parquet([str(file) for file in files]))
     return frame
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from shortlist.config import plain
 from shortlist.errors import ArtifactError
 
-__all__ = ["Checkpoint", "save", "load", "fingerprint", "check_same", "check_weights", "damaged"]
+__all__ = ["Checkpoint", "save", "load", "fingerprint", "check_same", "check_weights", "damaged", "stopped"]
 
 FORMAT = 1
 MANIFEST, SCRATCH = "checkpoint.json", ".writing"
@@ -101,6 +101,15 @@ def load(folder: Path) -> Checkpoint | None:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=str(file), hint="check permissions") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise damaged(folder) from None
+
+
+def stopped(folder: Path) -> int | None:
+    """The step that a run has reached which may go on here, None where there is none, or it is at its end."""
+    try:
+        table = _manifest(folder)
+        return None if table is None or table["run"]["finished"] else int(table["step"])
+    except (ArtifactError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -120,7 +120,7 @@ def joint(
     validate = partial(found, pairs=asked) if len(asked) else None
     words = {"model": plain(config), "train": plain(loop), "loss": dict(loss or {})}
     identity = fingerprint(words, snapshot)
-    place = None if run is None else own(run, identity)
+    place = None if run is None else own(run, identity, "joint")
     metrics: dict[str, float] = {"items": len(both)}
     with threads(loop.threads):
         for step in train(learned, objective, batches, loop, validate=validate, folder=place, fingerprint=identity):

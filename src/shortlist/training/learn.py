@@ -22,6 +22,7 @@ from shortlist.features.base import Known, Rows
 from shortlist.features.encoders import Encoders
 from shortlist.features.featureset import FeatureSet
 from shortlist.schema import Catalogue, Schema
+from shortlist.training.checkpoints import stopped
 from shortlist.training.fit import Progress
 from shortlist.training.hard import check
 from shortlist.training.loop import Loop, Step
@@ -93,9 +94,10 @@ def settings(plan: Plan, schema: Schema) -> tuple[Training, Any]:
 def tables_of(plan: Plan) -> Tables:
     """How embeddings are kept. Raises ConfigError for keys that are not there, or that do nothing."""
     tables = build(Tables, plan.tables, f"{plan.where}.tables")
-    for key, needed in (("hashes", tables.hash_above is None), ("power", tables.widths == "equal")):
-        if needed and getattr(tables, key) != getattr(Tables, key):
-            other = {"hashes": "hash_above", "power": 'widths = "root" or "mixed"'}[key]
+    equal = tables.widths == "equal"
+    for key, idle in (("hashes", tables.hash_above is None), ("power", equal), ("least", equal)):
+        if idle and getattr(tables, key) != getattr(Tables, key):
+            other = "hash_above" if key == "hashes" else 'widths = "root" or "mixed"'
             what = f"{key} does nothing without {other}"
             raise ConfigError(what, where=f"{plan.where}.tables", hint=f"take {key} away")
     return tables
@@ -147,11 +149,15 @@ def named(plan: Plan) -> Iterator[None]:
         raise DataError(error.what, where=where, hint=error.hint) from None
 
 
-def own(run: Path, identity: str) -> Path:
-    """The folder of a run of this identity; what runs of other data or another configuration left is removed."""
+def own(run: Path, identity: str, where: str) -> Path:
+    """The folder of a run of this identity; what runs of other data or another configuration left is removed, and one
+    that had not come to its end is named."""
     place = run / identity[:16]
     for other in run.glob("*"):
         if other != place:
+            if step := stopped(other):
+                what = "was of other data or another configuration: this one starts afresh"
+                LOG.warning("%s: the run that stopped after step %d %s", where, step, what)
             shutil.rmtree(other)
     return place
 

@@ -179,7 +179,7 @@ def ranker(
     validate = partial(judged, held=held, watch=limits, measures=loss.regression)
     identity = fingerprint(*words)
     with threads(config.threads), named(plan):
-        place = own(run, identity)
+        place = own(run, identity, plan.where)
         for step in steps(
             plan, model, objective, learned_on, assembler, layout, config,
             validate=validate, place=place, identity=identity,
@@ -259,7 +259,7 @@ def check_labels(plan: Plan, data: ToRank, schema: Schema, loss: Bce.Config) -> 
         wrong = (y < 0) | (y > 1)
         if not value and wrong.any():
             what = f"{int(wrong.sum())} of {len(y)} labels are outside 0..1, the first is {y[wrong][0]:g}"
-            hint = "make positive a condition (value >= 4), or name the task in loss.regression"
+            hint = "make positive a condition (value >= 4), or name the task in loss.regression (a time in loss.watch)"
             raise DataError(what, where=f"{plan.where}, schema.tasks.{name}", hint=hint)
         drawn = not isinstance(task.on, str) and not value  # negatives are drawn for each positive
         if not len(y):

@@ -143,7 +143,7 @@ def retriever(
     identity = fingerprint(plan.where, plan.words(), snapshot, read, assembler.encoders.fingerprint)
     validate = partial(found_again, pairs=asked, rows=rows, metric=plan.kind.metric) if asked else None
     with threads(config.threads), named(plan):
-        place = own(run, identity)
+        place = own(run, identity, plan.where)
         for step in train(model, objective, batches, config, validate=validate, folder=place, fingerprint=identity):
             tell(progress, plan, step, len(batches) * config.epochs, watch)
         told = ended(place / RECORDS)  # of all of the run, whatever part of it was now

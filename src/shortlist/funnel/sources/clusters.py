@@ -42,7 +42,11 @@ class Clusters:
         order = np.argsort(clusters.items, kind="stable")
         self.items = clusters.items[order]
         self.cluster = np.repeat(clusters.keys, np.diff(clusters.offsets))[order]
-        self.ages = Ages(items, schema, config.max_age_hours, "clusters.max_age_hours", later=True)
+        self.ages = Ages(items, schema, config.max_age_hours, "max_age_hours", later=True)
+
+    @staticmethod
+    def check(config: "Clusters.Config", schema: Schema) -> None:
+        Ages(None, schema, config.max_age_hours, "max_age_hours")
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """At most `last` times `per_cluster` items; what the user has already taken is among them."""

@@ -8,7 +8,7 @@ from shortlist.candidates import Requests, located
 from shortlist.config import Count, NonNegative, Positive, frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Recalled
-from shortlist.index.fields import allowed
+from shortlist.index.fields import allowed, check
 from shortlist.index.vectors import VectorIndex, searched
 from shortlist.models.blocks.ridge import ridge
 from shortlist.schema import Profiles, Schema
@@ -41,6 +41,10 @@ class FoldIn:
         self.index = searched(form)
         self.allowed = allowed(config.where, self.index, items)
         self.gram = self.index.matrix.T @ self.index.matrix
+
+    @staticmethod
+    def check(config: "FoldIn.Config", schema: Schema) -> None:
+        check(config.where, schema)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by <p, q>, best first; what the user has already taken is among them."""

@@ -9,7 +9,7 @@ from shortlist.candidates import Requests
 from shortlist.config import frozen
 from shortlist.forms import Vectors
 from shortlist.funnel.pipeline import Keep, Queries, Recalled
-from shortlist.index.fields import allowed
+from shortlist.index.fields import allowed, check
 from shortlist.index.vectors import VectorIndex, searched
 from shortlist.schema import Profiles, Schema
 
@@ -40,6 +40,10 @@ class Nearest:
         self.index = searched(form)
         self.queries = queries
         self.allowed = allowed(config.where, self.index, items)
+
+    @staticmethod
+    def check(config: "Nearest.Config", schema: Schema) -> None:
+        check(config.where, schema)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first."""

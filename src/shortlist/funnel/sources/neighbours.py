@@ -38,8 +38,13 @@ class Neighbours:
     def __init__(self, config: Config, form: Lists | Kept, schema: Schema, items: Profiles | None = None) -> None:
         self.config = config
         self.index = searchable(form)
-        hours, where = config.max_age_hours, "neighbours.max_age_hours"
-        self.ages = None if hours is None else Ages(items, schema, hours, where)
+        hours = config.max_age_hours
+        self.ages = None if hours is None else Ages(items, schema, hours, "max_age_hours")
+
+    @staticmethod
+    def check(config: "Neighbours.Config", schema: Schema) -> None:
+        if config.max_age_hours is not None:
+            Ages(None, schema, config.max_age_hours, "max_age_hours")
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Neighbours of each user's history; a user without history gets none."""

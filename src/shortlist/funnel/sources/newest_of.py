@@ -42,7 +42,11 @@ class NewestOf:
         assert isinstance(tags, Lists)
         self.config, self.form = config, form
         self.preferences = Preferences(tags, schema, config.half_life_days)
-        self.ages = Ages(items, schema, config.max_age_hours, "newest_of.max_age_hours", later=True)
+        self.ages = Ages(items, schema, config.max_age_hours, "max_age_hours", later=True)
+
+    @staticmethod
+    def check(config: "NewestOf.Config", schema: Schema) -> None:
+        Ages(None, schema, config.max_age_hours, "max_age_hours")
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """At most `top` times `per_tag` items; what the user has already taken is among them."""

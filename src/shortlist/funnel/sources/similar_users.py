@@ -58,9 +58,7 @@ class SimilarUsers:
     ) -> None:
         self.config, self.form = config, form
         self.region = schema.region if schema.region in schema.users else None
-        if config.fresh and config.measure == "pearson":
-            hint = 'take fresh away, or set measure = "iuf"'
-            raise ConfigError("a request has no values to correlate", where="similar_users.fresh", hint=hint)
+        self.check(config, schema)
         taken, rated = beside["taken"], beside.get("rated")
         assert isinstance(taken, Lists)
         self.taken = taken
@@ -81,6 +79,12 @@ class SimilarUsers:
             self.means = total / np.maximum(np.diff(taken.offsets), 1)
             values = values - np.repeat(self.means, np.diff(taken.offsets))
         self.items = ListIndex(Lists.ranked(owners[late], taken.items[late], values[late].astype(np.float32)))
+
+    @staticmethod
+    def check(config: "SimilarUsers.Config", schema: Schema) -> None:
+        if config.fresh and config.measure == "pearson":
+            hint = 'take fresh away, or set measure = "iuf"'
+            raise ConfigError("a request has no values to correlate", where="fresh", hint=hint)
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items of similar users; what the user has already taken is among them."""

@@ -30,7 +30,11 @@ class WithinAge:
         self, config: Config, form: Vectors | VectorIndex, schema: Schema, queries: Queries, items: Profiles
     ) -> None:
         self.index, self.queries = searched(form), queries
-        self.ages = Ages(items, schema, config.max_age_hours, "within_age.max_age_hours")
+        self.ages = Ages(items, schema, config.max_age_hours, "max_age_hours")
+
+    @staticmethod
+    def check(config: "WithinAge.Config", schema: Schema) -> None:
+        Ages(None, schema, config.max_age_hours, "max_age_hours")
 
     def recall(self, requests: Requests, n: int, keep: Keep) -> Recalled:
         """Items by the form's metric, best first."""

@@ -25,7 +25,6 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, x [N, I] or with more dimensions, W [O, I]."""
     if not _elsewhere(x, weight):
         return functional.linear(x, weight, bias)
-    x, weight = x.contiguous(), weight.contiguous()  # of a part of a matrix oneDNN takes a thousand times as long
     if not torch.is_grad_enabled():
         return _times(x, weight, bias)
     out: Tensor = Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
