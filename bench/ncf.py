@@ -83,6 +83,7 @@ class Setting:
     lr: float
     seed: int
     start: float | None = None
+    l2: float = 0.0  # of the rows of tables that a batch touches
 
     @property
     def name(self) -> str:
@@ -105,6 +106,7 @@ class Setting:
         return Loop.Config(
             optimizer="adam" if self.start is None else "sgd",
             lr=self.lr,
+            l2_embedding=self.l2,
             epochs=self.epochs,
             patience=self.patience,
             metric="sum",
@@ -351,7 +353,14 @@ def settings(args: argparse.Namespace) -> list[Setting]:
     for data in args.data:
         for model in args.model:
             for factors in args.factors:
-                rest = (args.patience, args.batch, args.lr, args.seed, args.start if model == "neumf" else None)
+                rest = (
+                    args.patience,
+                    args.batch,
+                    args.lr,
+                    args.seed,
+                    args.start if model == "neumf" else None,
+                    args.l2,
+                )
                 asked = planned(Setting(data, model, factors, 0, *rest), model)
                 out.append(asked if args.epochs is None else replace(asked, epochs=args.epochs))
     return out
@@ -367,6 +376,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--l2", type=float, default=0.0, help="of the rows of tables that a batch touches")
     parser.add_argument("--start", type=float, help="alpha of NeuMF's pre-trained parts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beside", nargs="*", type=Path, default=[])
