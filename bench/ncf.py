@@ -259,7 +259,7 @@ def _part(setting: Setting, name: str, data: Data, folder: Path) -> nn.Module:
     done = folder / f"{asked.name}.json"
     if done.exists():
         found = json.loads(done.read_text(encoding="utf-8"))["setting"]
-        asked = Setting(**{field.name: found[field.name] for field in fields(Setting)})
+        asked = Setting(**{field.name: found[field.name] for field in fields(Setting) if field.name in found})
     return fitted(asked, data, folder)[0]
 
 

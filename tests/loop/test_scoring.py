@@ -22,6 +22,7 @@ from shortlist.evaluation.project import open_data
 from shortlist.evaluation.scores import score_file
 from shortlist.events import slates, workspace
 from shortlist.events.readers import scan
+from shortlist.expressions import Expression
 from shortlist.features.stored import Moment
 from shortlist.feedback.live import open_engine
 from shortlist.feedback.scores import opened
@@ -401,6 +402,22 @@ def test_the_answer_is_json_where_it_is_asked_for(
     arguments = ["score", str(file), "--out", str(out), "--project", str(project), "--user", "who", "--item", "what"]
     assert main([*arguments, "--json"]) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert told == {"rows": 1, "out": str(out), "stage": "rank", "tasks": ["clicked", "liked"]}
+    assert told == {"rows": 1, "out": str(out), "stage": "rank", "tasks": ["clicked", "liked"], "without": 0}
     scoring: Scoring = open_scoring(project / "var" / "releases" / "current")
     assert scoring.n == 5
+
+
+def test_rows_whose_score_is_no_number_are_counted(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage of the release fuses to what is infinite: 1 / 0 wherever a task has a score."""
+    file, out = tmp_path / "pairs.csv", tmp_path / "scores.parquet"
+    file.write_text("user,item\n1,2\n1,3\n")
+    scoring = open_scoring(project / "var" / "releases" / "current")
+    stage = replace(scoring.stage, fuse=Expression.parse("clicked / 0"))
+    monkeypatch.setattr("shortlist.funnel.scoring.open_scoring", lambda *given, **named: replace(scoring, stage=stage))
+    capsys.readouterr()
+    assert main(["score", str(file), "--out", str(out), "--release", "anywhere"]) == 0
+    said = "2 of 2 rows have no finite score: 'clicked / 0' reads a field that their items have not, or divides by 0"
+    assert said in capsys.readouterr().err.splitlines()
+    assert not np.isfinite(pl.read_parquet(out)["score"].to_numpy()).any()

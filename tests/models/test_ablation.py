@@ -155,4 +155,5 @@ def test_a_coarse_ranker_is_asked_without_the_items_that_its_runtime_needs() -> 
     def fast(batch: Batch, item: Tensor | None = None) -> dict[str, Tensor]:
         return {"click": torch.full((len(batch),), 7.0)}
 
-    assert ablation.answers(replace(learned(), runtime=fast), batch(1, 3), asked()[1])["click"].tolist() == [7.0, 7.0, 7.0]
+    found = ablation.answers(replace(learned(), runtime=fast), batch(1, 3), asked()[1])
+    assert found["click"].tolist() == [7.0, 7.0, 7.0]

@@ -1,6 +1,7 @@
 """One slate, without a server."""
 
 import json
+from typing import Any
 
 import click
 import msgspec
@@ -29,17 +30,29 @@ def command(
 
     with open_engine(load(project_file)) as engine:
         answer = engine.recommend(
-            user, count, scene, exclude=exclude, filter=condition, debug=debug, preview=True, deadline_ms=30_000.0
-        )
+            user, count, scene, exclude=exclude, filter=condition, debug=debug or not as_json, preview=True,
+            deadline_ms=30_000.0,
+        )  # fmt: skip
     if as_json:
         print(msgspec.json.encode(answer).decode())
         return
     say(f"release {answer.release}, scene {answer.scene}, {answer.took_ms:.1f} ms")
     for note in answer.degraded:
         say(f"degraded: {note}")
+    if not answer.items:
+        say(f"the page is empty: {_why(answer.trace)}")
     for place, shown in enumerate(answer.items, start=1):
         title = f"  {_plain(shown.title)}" if shown.title else ""
         print(f"{place:>3}  {_plain(shown.item)}{title}  ({'; '.join(_plain(r) for r in shown.reasons)})")
+
+
+def _why(trace: dict[str, Any] | None) -> str:
+    """What became of the candidates of a page without items."""
+    ends = dict(trace["counts"]) if trace else {}
+    recalled = ends.pop("recalled", 0)
+    if not recalled:
+        return "no channel had an item for this user"
+    return f"of {recalled} candidates none is left ({', '.join(f'{name} {count}' for name, count in ends.items())})"
 
 
 def _plain(text: str) -> str:

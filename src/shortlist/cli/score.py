@@ -52,7 +52,19 @@ def command(
             rows = score_file(
                 scoring, table, out, user, item, block=block, progress=lambda done, total: step(done, total, "rows")
             )
+    lost = without(out)
+    if lost:
+        why = "reads a field that their items have not, or divides by 0"
+        say(f"{lost} of {rows} rows have no finite score: {scoring.stage.fuse.text!r} {why}")
     if as_json:
-        emit({"rows": rows, "out": str(out), "stage": scoring.stage.name, "tasks": list(scoring.tasks)})
+        told = {"rows": rows, "out": str(out), "stage": scoring.stage.name, "tasks": list(scoring.tasks)}
+        emit(told | {"without": lost})
     else:
         print(out)
+
+
+def without(out: Path) -> int:
+    """How many rows of a file of scores have none that is finite."""
+    import polars as pl
+
+    return int(pl.scan_parquet(out).select((~pl.col("score").is_finite()).sum()).collect().item())

@@ -112,7 +112,7 @@ def verdicts(measured: Measured, seed: int) -> list[str]:
         out.append(f"merged {recall} is {_span(share)} of the best channel ({best})")
     for name, column in measured.left_out.items():
         lost = mean(measured.of("merged").columns[recall] - column, np.random.default_rng(seed))
-        out.append(f"without {name} the merge loses {_span(lost)} {recall}")
+        out.append(f"merged {recall} with {name} minus without it: {_span(lost, sign=True)}")
     best = measured.best_channel(ndcg).name
     gap, _ = measured.compare("page", best, ndcg, seed)
     out.append(f"page {ndcg} minus the best channel ({best}): {_span(gap)}")
@@ -142,8 +142,9 @@ def stage_verdicts(staged: Staged, seed: int) -> list[str]:
     return out
 
 
-def _span(e: Estimate, digits: int = 4) -> str:
-    return f"{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]"
+def _span(e: Estimate, digits: int = 4, *, sign: bool = False) -> str:
+    form = f"{'+' if sign else ''}.{digits}f"
+    return f"{e.value:{form}} [{e.low:{form}}, {e.high:{form}}]"
 
 
 def report(

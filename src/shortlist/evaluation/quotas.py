@@ -1,8 +1,8 @@
 """Which quotas the recall channels of a scene should have: the same number of distinct candidates, more of what is
 looked for. (What two channels bring costs once: the stages behind see it once.)
 
-Channels are asked once, as deep as a quota could be; what any quotas would have found is read off the ranks. R
-requests, M labels, N candidates, C channels.
+Channels are asked once, as deep as a quota could be; what any quotas would have found is read off the ranks, in which
+candidates of many requests that no quota tells apart are one row. R requests, M labels, N rows, C channels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +23,58 @@ __all__ = ["Found", "Reached", "chosen", "equal", "found", "reached"]
 Ints = NDArray[np.int64]
 Ranks = NDArray[np.int16] | NDArray[np.int32]
 Step = Callable[[int, int], None]
-SEEN = 4_000_000  # candidates, counted for each channel that brings them, that quotas are chosen on
+SEEN = 4_000_000  # rows that are held to choose quotas on
 
 
 @dataclass(frozen=True)
 class Found:
-    """The eligible candidates of some requests: `ranks` int16 [N, C] (int32 of deeper lists), 0 where a channel did not
-    bring one, and `weights` float64 [N]: of what was looked for one over the labels of its request, else 0. `requests`
-    is how many there were."""
+    """The eligible candidates of some requests, those together that were brought at the same ranks: `ranks` int16 [N, C]
+    (int32 of deeper lists) counts pieces of `step`, from 1, and is 0 where a channel did not bring them; `counts` [N] is
+    how many they are, and `weights` float64 [N] their sum of one over the labels of its request for each that was
+    looked for.
+
+    `first` [D + 1] counts the candidates by their best rank in any channel. `requests` is how many there were.
+    """
 
     ranks: Ranks
+    counts: Ints
     weights: NDArray[np.float64]
+    first: Ints
     requests: int
+    step: int
+
+    @classmethod
+    def of(cls, ranks: Ranks, weights: NDArray[np.float64], requests: int, step: int = 1) -> "Found":
+        """Of candidates one by one, at their own ranks."""
+        best = np.where(ranks > 0, ranks, np.iinfo(ranks.dtype).max).min(axis=1)
+        pieces = (-(-ranks.astype(np.int64) // step)).astype(ranks.dtype)
+        counts = np.ones(len(ranks), dtype=np.int64)
+        return _together(pieces, counts, weights, np.bincount(best, minlength=1).astype(np.int64), requests, step)
+
+    def joined(self, other: "Found") -> "Found":
+        """Those of both, of different requests and the same channels and step."""
+        first = np.zeros(max(len(self.first), len(other.first)), dtype=np.int64)
+        first[: len(self.first)] += self.first
+        first[: len(other.first)] += other.first
+        ranks, counts, weights = (
+            np.concatenate(pair)
+            for pair in ((self.ranks, other.ranks), (self.counts, other.counts), (self.weights, other.weights))
+        )
+        return _together(ranks, counts, weights, first, self.requests + other.requests, self.step)
+
+
+def _together(
+    ranks: Ranks, counts: Ints, weights: NDArray[np.float64], first: Ints, requests: int, step: int
+) -> Found:
+    """Rows of the same ranks as one."""
+    order = np.lexsort(ranks.T[::-1])
+    ranks, counts, weights = ranks[order], counts[order], weights[order]
+    new = np.ones(len(ranks), dtype=bool)
+    new[1:] = (ranks[1:] != ranks[:-1]).any(axis=1)
+    starts = np.flatnonzero(new)
+    if len(starts) < len(ranks):
+        ranks, counts, weights = ranks[starts], np.add.reduceat(counts, starts), np.add.reduceat(weights, starts)
+    return Found(ranks, counts, weights, first, requests, step)
 
 
 @dataclass(frozen=True)
@@ -47,13 +87,41 @@ class Reached:
 
 
 def found(
-    funnel: Funnel, requests: Requests, offsets: Ints, labels: Ints, depth: int, progress: Step | None = None
+    funnel: Funnel,
+    requests: Requests,
+    offsets: Ints,
+    labels: Ints,
+    depth: int,
+    step: int = 1,
+    progress: Step | None = None,
 ) -> Found:
-    """Ask every channel of the funnel for `depth` eligible items. `SEEN` candidates are looked at: of more requests
-    than that allows, as many as it does, evenly spread."""
-    many = max(1, min(len(requests), SEEN // (depth * len(funnel.channels))))
-    rows = np.unique(np.linspace(0, len(requests) - 1, many).astype(np.int64))
-    requests, offsets, labels = sample(requests, offsets, labels, rows)
+    """Ask every channel of the funnel for `depth` eligible items, for quotas that are multiples of `step`.
+
+    Requests are asked in rounds, each evenly spread over all of them, until the next round might take what is held
+    beyond `SEEN` rows.
+    """
+    most = max(SEEN // 4, 1)
+    rounds = max(1, min(len(requests), -(-len(requests) * depth * len(funnel.channels) // most)))
+    held: Found | None = None
+    for n in range(rounds):
+        if held is not None and len(held.counts) + most > SEEN:
+            break
+        done = 0 if held is None else held.requests
+        some = sample(requests, offsets, labels, np.arange(n, len(requests), rounds))
+        told = None if progress is None else _after(progress, done, len(requests))
+        fresh = _round(funnel, *some, depth, step, told)
+        held = fresh if held is None else held.joined(fresh)
+    assert held is not None
+    return held
+
+
+def _after(progress: Step, done: int, total: int) -> Step:
+    return lambda more, _: progress(done + more, total)
+
+
+def _round(
+    funnel: Funnel, requests: Requests, offsets: Ints, labels: Ints, depth: int, step: int, progress: Step | None
+) -> Found:
     kind = np.int16 if depth <= np.iinfo(np.int16).max else np.int32
     ranks, weights = [], []
     for start, candidates in _asked(funnel, requests, depth, progress):
@@ -63,7 +131,7 @@ def found(
         weight[at[at >= 0]] = 1.0 / np.diff(offsets)[start:stop][owner[at >= 0]]
         ranks.append(candidates.rank[:, :-1].astype(kind))
         weights.append(weight)
-    return Found(np.concatenate(ranks), np.concatenate(weights), len(requests))
+    return Found.of(np.concatenate(ranks), np.concatenate(weights), len(requests), step)
 
 
 def equal(seen: Found, budget: int) -> Ints:
@@ -71,19 +139,18 @@ def equal(seen: Found, budget: int) -> Ints:
 
     Raises ConfigError where that is none.
     """
-    first = np.where(seen.ranks > 0, seen.ranks, np.iinfo(seen.ranks.dtype).max).min(axis=1)
-    cost = np.cumsum(np.bincount(first, minlength=1)) / max(seen.requests, 1)
+    cost = np.cumsum(seen.first) / max(seen.requests, 1)
     quota = int(np.searchsorted(cost, budget, side="right")) - 1
     channels = seen.ranks.shape[1]
     if quota < 1:
         what, hint = f"a budget of {budget} for {channels} channels", "give room for an item of each"
         raise ConfigError(what, where="budget", hint=hint)
-    return np.full(channels, min(quota, int(seen.ranks.max(initial=1))), dtype=np.int64)
+    return np.full(channels, quota, dtype=np.int64)
 
 
-def chosen(seen: Found, budget: int, step: int) -> Ints:
-    """Quotas [C] for at most `budget` distinct candidates a request in the mean: greedily, the channel and the number
-    of steps that find most for each candidate nobody had brought.
+def chosen(seen: Found, budget: int) -> Ints:
+    """Quotas [C], multiples of `seen.step`, for at most `budget` distinct candidates a request in the mean: greedily,
+    the channel and the number of steps that find most for each candidate nobody had brought.
 
     A quota is a prefix of a channel's list, and what lies deeper may be worth more than what comes next: therefore
     every number of steps is looked at, not one. Once nothing more is found, what is left of the budget goes to the
@@ -91,39 +158,38 @@ def chosen(seen: Found, budget: int, step: int) -> Ints:
     """
     channels = seen.ranks.shape[1]
     quotas = np.zeros(channels, dtype=np.int64)
-    ranks, weights, left = seen.ranks, seen.weights, float(budget * seen.requests)
+    rest, left = seen, budget * seen.requests
     while True:
         best = (0.0, 0, 0)
         for c in range(channels):
-            deeper = ranks[:, c] > quotas[c]
-            piece = (ranks[deeper, c] - quotas[c] - 1) // step
-            cost = np.cumsum(np.bincount(piece, minlength=1))
-            gain = np.cumsum(np.bincount(piece, weights[deeper], minlength=1))
+            deeper = rest.ranks[:, c] > quotas[c]
+            piece = rest.ranks[deeper, c] - quotas[c] - 1
+            cost = np.cumsum(np.bincount(piece, rest.counts[deeper], minlength=1))
+            gain = np.cumsum(np.bincount(piece, rest.weights[deeper], minlength=1))
             worth = np.where((cost > 0) & (cost <= left), gain / np.maximum(cost, 1), 0.0)
             at = int(np.argmax(worth))
             if worth[at] > best[0] * (1 + 1e-12):
                 best = (float(worth[at]), c, at + 1)
         if not best[2]:
             break
-        quotas[best[1]] += best[2] * step
-        ranks, weights, left = _without(ranks, weights, best[1], int(quotas[best[1]]), left)
+        quotas[best[1]] += best[2]
+        rest, left = _without(rest, best[1], int(quotas[best[1]]), left)
     spent = np.zeros(channels, dtype=bool)
     while not spent.all():
         for c in range(channels):
-            mine = (ranks[:, c] > 0) & (ranks[:, c] <= quotas[c] + step)
-            spent[c] = int(mine.sum()) > left or not bool((ranks[:, c] > 0).any())
+            there = rest.ranks[:, c] > 0
+            spent[c] = int(rest.counts[there & (rest.ranks[:, c] <= quotas[c] + 1)].sum()) > left or not there.any()
             if not spent[c]:
-                quotas[c] += step
-                ranks, weights, left = _without(ranks, weights, c, int(quotas[c]), left)
-    return quotas
+                quotas[c] += 1
+                rest, left = _without(rest, c, int(quotas[c]), left)
+    return quotas * seen.step
 
 
-def _without(
-    ranks: Ranks, weights: NDArray[np.float64], channel: int, quota: int, left: float
-) -> tuple[Ranks, NDArray[np.float64], float]:
-    """What a channel's quota leaves to be brought, and of the budget."""
-    rest = ~((ranks[:, channel] > 0) & (ranks[:, channel] <= quota))
-    return ranks[rest], weights[rest], left - float((~rest).sum())
+def _without(seen: Found, channel: int, quota: int, left: int) -> tuple[Found, int]:
+    """What a channel's quota, in steps, leaves to be brought, and of the budget."""
+    taken = (seen.ranks[:, channel] > 0) & (seen.ranks[:, channel] <= quota)
+    rest = replace(seen, ranks=seen.ranks[~taken], counts=seen.counts[~taken], weights=seen.weights[~taken])
+    return rest, left - int(seen.counts[taken].sum())
 
 
 def reached(

@@ -13,6 +13,7 @@ from shortlist.metrics.bootstrap import difference, mean
 __all__ = ["Tuned", "tuned_quotas"]
 
 Ints = NDArray[np.int64]
+ALIKE = 0.01  # candidates of two ways that differ by no more than this share are as many
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Tuned:
             lines.append(f"chosen on {self.chosen_on} of the {self.requests} requests of the validation part")
         for other, (value, low, high) in self.words(seed)["tuned_minus"].items():
             verdict = "finds more than" if low > 0 else "finds less than" if high < 0 else "cannot be told from"
-            lines.append(f"tuned {verdict} {names[other]}: recall {value:+.4f} [{low:+.4f}, {high:+.4f}]")
+            line = f"tuned {verdict} {names[other]}: recall {value:+.4f} [{low:+.4f}, {high:+.4f}]"
+            mine, theirs = self.test["tuned"].candidates, self.test[other].candidates
+            if abs(mine - theirs) > ALIKE * theirs:
+                line += f", of {mine:.1f} candidates a request on the test part against {theirs:.1f}"
+            lines.append(line)
         wanted = ", ".join(f"{name} = {q}" for name, q in zip(self.channels, self.quotas["tuned"], strict=True))
         out = [name for name, q in zip(self.channels, self.quotas["tuned"], strict=True) if not q]
         gone = f" (0: take {' and '.join(out)} out of the scene)" if out else ""
@@ -72,9 +77,9 @@ def tuned_quotas(
     now = np.array([channel.quota for channel in funnel.channels], dtype=np.int64)
     budget = funnel.budget if budget is None else budget
     depth = min(budget, max(len(data.catalogue.items), len(data.interactions.item_keys)))  # no list is longer
-    seen = found(funnel, asked.requests, asked.offsets, asked.labels, depth, progress)
+    seen = found(funnel, asked.requests, asked.offsets, asked.labels, depth, step, progress)
     chosen_on, many = seen.requests, len(asked.requests)
-    quotas = {"now": now, "equal": equal(seen, budget), "tuned": chosen(seen, budget, step)}
+    quotas = {"now": now, "equal": equal(seen, budget), "tuned": chosen(seen, budget)}
     _, funnel, asked = put_to_test(data, "test", scene)
     return Tuned(
         channels, budget, chosen_on, many, quotas,

@@ -152,7 +152,7 @@ def open_engine(project: Project, *, follow: bool = False) -> Iterator[Engine]:
             now, lists,
         )  # fmt: skip
         with closing(engine):
-            engine.reload()
+            engine.reload(tell=False)
             if "torch" in sys.modules:  # requests run side by side: threads inside one operation only get in the way
                 sys.modules["torch"].set_num_threads(1)
             why = engine.failed

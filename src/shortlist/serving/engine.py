@@ -153,13 +153,14 @@ class Engine:
     def ready(self) -> bool:
         return self._live is not None
 
-    def reload(self, *, again: bool = False) -> bool:
+    def reload(self, *, again: bool = False, tell: bool = True) -> bool:
         """Load the current release, warm it, switch to it. True when the release changed: to another one, or in itself,
         as one does from which an erased user was taken out.
 
         One that is damaged or does not work is refused and kept in `refused`; what was served goes on being served.
         A refused one is tried once, unless `again`; every few seconds where what failed was not the release but a store
-        that was down.
+        that was down. Why it is refused goes to the process log; not without `tell`, for a caller who says it, unless
+        it is nothing that a user could cause.
         """
         self._erase()
         with self._swap:
@@ -176,8 +177,10 @@ class Engine:
                 fresh = self._open(name)
             except Exception as error:
                 what = str(error) if isinstance(error, ShortlistError) else f"{type(error).__name__}: {error}"
-                if self.refused is None or (self.refused.release, self.refused.what) != (name or "", what):
-                    LOG.error("release %s is refused: %s", name, what, exc_info=not isinstance(error, ShortlistError))
+                ours = not isinstance(error, ShortlistError)
+                fresh_one = self.refused is None or (self.refused.release, self.refused.what) != (name or "", what)
+                if fresh_one and (tell or ours):
+                    LOG.error("release %s is refused: %s", name, what, exc_info=ours)
                 self._tried, self._next = (name, mark), float("inf")
                 if isinstance(error, DataError):
                     self._next = time.monotonic() + AGAIN_S
