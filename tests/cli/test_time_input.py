@@ -195,7 +195,7 @@ def test_ids_that_nobody_has(id: str, project: Path, capsys: pytest.CaptureFixtu
         return
     want = said("not valid Unicode", "user", "send ids as UTF-8")
     if id != HALF:
-        want = said(SIZE.format(len(id)), "user", "shorten or hash it")
+        want = said(SIZE.format(len(id)), "user", "shorten or hash it" if id else "send one")
     assert (status, told) == (2, want)
     status, _, told = run(capsys, "recommend", "ann", "--exclude", id, *at)
     assert (status, told) == (2, [want[0], "  where: exclude[0]", want[2]])

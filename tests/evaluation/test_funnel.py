@@ -7,6 +7,7 @@ import pytest
 
 from shortlist.candidates import Ragged, Requests
 from shortlist.evaluation.funnel import Measured, measure
+from shortlist.evaluation.outcome import verdicts
 from shortlist.funnel.filters.seen import Seen
 from shortlist.funnel.mergers.snake import Snake
 from shortlist.funnel.pipeline import Channel, Funnel, Keep, Recalled
@@ -84,6 +85,15 @@ def test_what_a_channel_adds_is_what_the_merge_loses_without_it(measured: Measur
     # without b user 0 gets 1, 2 and user 1 gets 0, 1; without a both get 4, 1
     assert measured.left_out["b"].tolist() == [0.5, 1.0]
     assert measured.left_out["a"].tolist() == [0.5, 1.0]
+
+
+def test_what_a_channel_adds_is_told_with_its_sign(measured: Measured) -> None:
+    # with both user 0 finds a half and user 1 nothing in two places: 0 and -1 to without, -1/2 in the mean
+    said = [line for line in verdicts(measured, 0) if "without" in line]
+    assert said == [
+        "merged recall@2 with a minus without it: -0.5000 [-1.0000, +0.0000]",
+        "merged recall@2 with b minus without it: -0.5000 [-1.0000, +0.0000]",
+    ]
 
 
 def test_overlap_counts_items_that_both_brought(measured: Measured) -> None:

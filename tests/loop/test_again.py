@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +166,33 @@ def _models(data: Any) -> dict[str, Any]:
     from shortlist.training.fit import models_of
 
     return models_of(data.project.config.recall)
+
+
+def test_a_release_that_is_refused_is_told_once(project: Path) -> None:
+    """In a process of its own: what it logs goes to stderr, where the error goes too."""
+    publish(open_data(load_project(project)), created_ms=NOW)
+    folder = (project / "var" / "releases" / "current").resolve()
+    file = next(file for file in sorted(folder.rglob("*.npy")))
+    file.chmod(0o644)
+    with file.open("r+b") as handle:
+        handle.truncate(100)
+    code = "import sys; from shortlist.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "recommend", "u3", "--project", str(project)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 2
+    lines = ran.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert [line.split(":")[0] for line in lines] == ["error", "  where", "  next"]
+    assert lines[1] == f"  where: {file}"
+    assert lines[2] == "  next: publish again, or `shortlist rollback`"
+
+
+def test_an_empty_page_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(open_data(load_project(project)), created_ms=NOW)
+    capsys.readouterr()
+    every = [word for n in range(40) for word in ("--exclude", f"i{n}")]
+    assert main(["recommend", "u3", "--project", str(project), *every]) == 0
+    out = capsys.readouterr()
+    assert out.out == ""
+    said = r"the page is empty: of \d+ candidates none is left \(excluded \d+\)"
+    assert re.fullmatch(said, out.err.splitlines()[-1])

@@ -202,6 +202,9 @@ def test_bad_vectors_and_schemas() -> None:
     assert caught.value.what == "vectors hold NaN or infinity: item key 0"
     with pytest.raises(DataError) as caught:
         solve(world([[0.0, 0.0], None]))
+    assert caught.value.what == "every vector is zero"
+    with pytest.raises(DataError) as caught:
+        solve(world([None, None]))
     assert caught.value.what == "no item has a vector"
     with pytest.raises(CapacityError) as over:
         solve(world(random(8)), budget_bytes=1)

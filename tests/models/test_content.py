@@ -147,11 +147,18 @@ def test_vectors_of_several_widths_are_refused() -> None:
     assert caught.value.what == "vectors of different widths: 1, 2, 3"
 
 
-@pytest.mark.parametrize("vectors", [[], [None, [0.0, 0.0]]])
-def test_no_vector_at_all_is_said(vectors: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("vectors", "what"),
+    [
+        ([], "no item has a vector"),
+        ([None, None], "no item has a vector"),
+        ([None, [0.0, 0.0], [0.0, 0.0]], "every vector is zero"),
+    ],
+)
+def test_no_vector_at_all_is_said(vectors: list[Any], what: str) -> None:
     with pytest.raises(DataError) as caught:
         solve(vectors)
-    assert caught.value.what == "no item has a vector"
+    assert caught.value.what == what
 
 
 def test_a_column_that_is_not_there_is_said() -> None:

@@ -319,6 +319,12 @@ def test_experts_need_a_layer() -> None:
     assert str(error.value) == "heads.hidden: experts without layers are all alike (give them a layer)"
 
 
+def test_what_only_an_lstm_reads_is_refused_without_one() -> None:
+    with pytest.raises(ConfigError) as error:
+        mmoe(state=8)
+    assert str(error.value) == 'heads.state: state does nothing without an LSTM (take it away, or take expert = "lstm")'
+
+
 @pytest.mark.parametrize("use", ["shared_bottom", "mmoe"])
 def test_without_layers_of_its_own_the_ranker_gives_its_whole_input(use: str) -> None:
     """The papers' models: what they share reads the fields side by side."""

@@ -170,7 +170,7 @@ def test_odd_ids_live_a_normal_life(engine: Engine) -> None:
         ({"n": 0}, "n: n is 0 (ask for 1 to 500 items)"),
         ({"n": 501}, "n: n is 501 (ask for 1 to 500 items)"),
         ({"scene": "hone"}, "scene: no scene is called 'hone' (did you mean home?)"),
-        ({"user": ""}, "user: an id has 1 to 256 bytes, this one 0 (shorten or hash it)"),
+        ({"user": ""}, "user: an id has 1 to 256 bytes, this one 0 (send one)"),
         ({"user": "ü" * 129}, "user: an id has 1 to 256 bytes, this one 258 (shorten or hash it)"),
         ({"exclude": ["a", "x" * 257]}, "exclude[1]: an id has 1 to 256 bytes, this one 257 (shorten or hash it)"),
         ({"context": {"regio": "x"}}, "context: unknown context 'regio' (did you mean region?)"),

@@ -28,10 +28,10 @@ SEEN = 4_000_000  # rows that are held to choose quotas on
 
 @dataclass(frozen=True)
 class Found:
-    """The eligible candidates of some requests, those together that were brought at the same ranks: `ranks` int16 [N, C]
-    (int32 of deeper lists) counts pieces of `step`, from 1, and is 0 where a channel did not bring them; `counts` [N] is
-    how many they are, and `weights` float64 [N] their sum of one over the labels of its request for each that was
-    looked for.
+    """The eligible candidates of some requests, those together that were brought at the same ranks: `ranks` int16
+    [N, C] (int32 of deeper lists) counts pieces of `step`, from 1, and is 0 where a channel did not bring them;
+    `counts` [N] is how many they are, and `weights` float64 [N] their sum of one over the labels of its request for
+    each that was looked for.
 
     `first` [D + 1] counts the candidates by their best rank in any channel. `requests` is how many there were.
     """
@@ -47,7 +47,8 @@ class Found:
     def of(cls, ranks: Ranks, weights: NDArray[np.float64], requests: int, step: int = 1) -> "Found":
         """Of candidates one by one, at their own ranks."""
         best = np.where(ranks > 0, ranks, np.iinfo(ranks.dtype).max).min(axis=1)
-        pieces = (-(-ranks.astype(np.int64) // step)).astype(ranks.dtype)
+        kind = np.int16 if ranks.dtype == np.int16 else np.int32
+        pieces: Ranks = (-(-ranks.astype(np.int64) // step)).astype(kind)
         counts = np.ones(len(ranks), dtype=np.int64)
         return _together(pieces, counts, weights, np.bincount(best, minlength=1).astype(np.int64), requests, step)
 
@@ -56,16 +57,13 @@ class Found:
         first = np.zeros(max(len(self.first), len(other.first)), dtype=np.int64)
         first[: len(self.first)] += self.first
         first[: len(other.first)] += other.first
-        ranks, counts, weights = (
-            np.concatenate(pair)
-            for pair in ((self.ranks, other.ranks), (self.counts, other.counts), (self.weights, other.weights))
-        )
+        ranks: Ranks = np.concatenate([self.ranks, other.ranks])
+        counts = np.concatenate([self.counts, other.counts])
+        weights = np.concatenate([self.weights, other.weights])
         return _together(ranks, counts, weights, first, self.requests + other.requests, self.step)
 
 
-def _together(
-    ranks: Ranks, counts: Ints, weights: NDArray[np.float64], first: Ints, requests: int, step: int
-) -> Found:
+def _together(ranks: Ranks, counts: Ints, weights: NDArray[np.float64], first: Ints, requests: int, step: int) -> Found:
     """Rows of the same ranks as one."""
     order = np.lexsort(ranks.T[::-1])
     ranks, counts, weights = ranks[order], counts[order], weights[order]

@@ -8,10 +8,12 @@ Trials whose validation curve runs below that of most before it are cut short. N
 import hashlib
 import importlib.util
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
@@ -37,6 +39,7 @@ __all__ = ["METRICS", "Study", "Trial", "as_table", "drawn", "listed", "said", "
 
 METRICS = {"rank": ("gauc", "auc"), "recall": ("recall", "ndcg")}
 FILE = "tune.db"
+TRAINING = logging.getLogger("shortlist.training")
 WARM = 5  # trials before any is cut short
 ROWS = 50_000  # at most, that a ranker is judged on
 Watch = Callable[["Step"], None]
@@ -137,11 +140,16 @@ def study(
     if "now" not in made.user_attrs:
         made.set_user_attr("now", subject.judge(table, None, created_ms))
     wanted = config.tune.trials if trials is None else trials
-    while (done := len(told(made))) < wanted:
-        if progress:
-            progress(done, wanted, f"trials of {name}")
-        made.sampler = optuna.samplers.TPESampler(seed=config.seed + done)
-        _run(optuna, made, subject, space, created_ms, lambda text, at=done: progress and progress(at, wanted, text))  # type: ignore[misc]
+    once = Once()
+    TRAINING.addFilter(once)
+    try:
+        while (done := len(told(made))) < wanted:
+            if progress:
+                progress(done, wanted, f"trials of {name}")
+            made.sampler = optuna.samplers.TPESampler(seed=config.seed + done)
+            _run(optuna, made, subject, space, created_ms, partial(_nth, progress, done, wanted))
+    finally:
+        TRAINING.removeFilter(once)
     if progress:
         progress(wanted, wanted, f"trials of {name}")
     how = {
@@ -152,6 +160,25 @@ def study(
     return Study(
         name, table.use, subject.metric, space, float(made.user_attrs["now"]), present, tuple(told(made)[:wanted]), how
     )
+
+
+def _nth(progress: Callable[[int, int, str], None] | None, done: int, wanted: int, text: str) -> None:
+    if progress:
+        progress(done, wanted, text)
+
+
+class Once(logging.Filter):
+    """Lets a warning through the first time: every trial has the same rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self.told
+        self.told.add(text)
+        return new
 
 
 def space_of(data: Data, name: str, only: Sequence[str] = ()) -> dict[str, Part]:

@@ -159,6 +159,9 @@ def open_engine(project: Project, *, follow: bool = False) -> Iterator[Engine]:
             if isinstance(why, ShortlistError) and str(releases.folder) not in why.where:  # the release is not at fault
                 raise why
             if not engine.ready:
+                hint = "publish again, or `shortlist rollback`"
+                if isinstance(why, ShortlistError):
+                    raise ArtifactError(why.what, where=why.where, hint=hint)
                 what = engine.refused.what if engine.refused is not None else "it cannot be loaded"
-                raise ArtifactError(what, where=str(releases.folder), hint="publish again, or `shortlist rollback`")
+                raise ArtifactError(what, where=str(releases.folder), hint=hint)
             yield engine

@@ -178,8 +178,8 @@ class Engine:
             except Exception as error:
                 what = str(error) if isinstance(error, ShortlistError) else f"{type(error).__name__}: {error}"
                 ours = not isinstance(error, ShortlistError)
-                fresh_one = self.refused is None or (self.refused.release, self.refused.what) != (name or "", what)
-                if fresh_one and (tell or ours):
+                news = self.refused is None or (self.refused.release, self.refused.what) != (name or "", what)
+                if news and (tell or ours):
                     LOG.error("release %s is refused: %s", name, what, exc_info=ours)
                 self._tried, self._next = (name, mark), float("inf")
                 if isinstance(error, DataError):

@@ -359,5 +359,5 @@ def identifier(raw: str | int, where: str) -> str:
         raise RequestError("not valid Unicode", where=where, hint="send ids as UTF-8") from None
     if not 0 < size <= MAX_ID_BYTES:
         what = f"an id has 1 to {MAX_ID_BYTES} bytes, this one {size}"
-        raise RequestError(what, where=where, hint="shorten or hash it")
+        raise RequestError(what, where=where, hint="shorten or hash it" if size else "send one")
     return text

@@ -47,7 +47,7 @@ def lost(
                 total, n = total + float(gap.sum(dtype=torch.float64)), n + gap.numel()
         if judge is not None:
             was, now = judge(before.model), judge(after.model)
-            told |= {f"int8.{name}": now[name] - was[name] for name in was if name in now}
+            told |= {f"int8.{name}": now[name] - was[name] for name in was if name in now and ".gate_" not in name}
     return told | {"int8.largest": largest, "int8.mean": total / max(n, 1)}
 
 

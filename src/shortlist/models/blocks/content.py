@@ -1,6 +1,6 @@
 """Content vectors of items, as they stand in a catalogue: checked, and of length 1. N items, D width."""
 
-__all__ = ["field_of", "unit", "unit_vectors", "above"]
+__all__ = ["field_of", "none_of", "unit", "unit_vectors", "above"]
 
 from typing import Any
 
@@ -62,6 +62,15 @@ def unit_vectors(items: Profiles, field: str, where: str) -> tuple[NDArray[np.in
         raise DataError(f"vectors hold NaN or infinity: item key {some}{rest}", where=at, hint=hint)
     there = matrix.any(axis=1)
     return keys[there], unit(matrix[there])
+
+
+def none_of(items: Profiles, field: str, where: str) -> DataError:
+    """What to say where `unit_vectors` found none: that there is none, or that all are zeros."""
+    zeros = any(_there(value) for value in items.columns[field])
+    what, hint = "no item has a vector", "give items vectors, or leave this channel out"
+    if zeros:
+        what, hint = "every vector is zero", "give vectors that say something, or leave this out"
+    return DataError(what, where=f"{where}, item.{field}", hint=hint)
 
 
 def _there(value: Any) -> bool:

@@ -59,6 +59,11 @@ class MMoE(nn.Module):
             self.embed = Embed(replace(layout, vocabularies=words), config.dim)
             self.lstms = Lstms(len(channels) * config.dim, config.state, count)
             wide += config.state
+        else:
+            idle = [key for key in ("dim", "state") if getattr(config, key) != getattr(self.Config, key)]
+            if idle:
+                what = f"{idle[0]} does nothing without an LSTM"
+                raise ConfigError(what, where=f"heads.{idle[0]}", hint='take it away, or take expert = "lstm"')
         self.experts = Experts(wide, config.hidden, count, config.dropout)
         gates = ("all",) if config.shared_gate else self.tasks
         self.gate = Gate(width, count, gates, config.gate_dropout)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from shortlist.config import Count, Positive, frozen
 from shortlist.dataset.interactions import Interactions
-from shortlist.errors import ConfigError, DataError
+from shortlist.errors import ConfigError
 from shortlist.forms import Built, Lists, Vectors
-from shortlist.models.blocks.content import field_of, unit, unit_vectors
+from shortlist.models.blocks.content import field_of, none_of, unit, unit_vectors
 from shortlist.models.blocks.limits import fits
 from shortlist.models.blocks.spherical import closest, cluster
 from shortlist.models.blocks.tagged import headed, newest, without
@@ -69,8 +69,7 @@ class Clusters:
         config = self.config
         keys, matrix = unit_vectors(catalogue.items, self.field, "clusters")
         if not len(keys):
-            hint = "give items vectors, or leave this channel out"
-            raise DataError("no item has a vector", where=f"clusters, item.{self.field}", hint=hint)
+            raise none_of(catalogue.items, self.field, "clusters")
         need = self.estimate(*matrix.shape)
         fits(f"{len(keys)} items", need, config.budget_bytes, "clusters", "raise budget_bytes or lower clusters")
         content = _content(matrix)

@@ -19,7 +19,7 @@ from shortlist.errors import DataError
 from shortlist.forms import Lists, Vectors
 from shortlist.index.building import indexed, kind_of
 from shortlist.index.points import BLOCK_BYTES, PAIRS
-from shortlist.models.blocks.content import above, field_of, unit, unit_vectors
+from shortlist.models.blocks.content import above, field_of, none_of, unit, unit_vectors
 from shortlist.models.blocks.limits import fits
 from shortlist.schema import Catalogue, Schema
 
@@ -76,8 +76,7 @@ class Content:
         config = self.config
         keys, matrix = unit_vectors(catalogue.items, self.field, "content")
         if not len(keys):
-            hint = "give items vectors, or leave this channel out"
-            raise DataError("no item has a vector", where=f"content, item.{self.field}", hint=hint)
+            raise none_of(catalogue.items, self.field, "content")
         need = self.estimate(*matrix.shape)
         fits(f"{len(keys)} items", need, config.budget_bytes, "content", "raise budget_bytes or lower keep")
         if config.whiten is not None:
