@@ -43,10 +43,11 @@ GRID: dict[str, tuple[Mapping[str, list[Any]], Mapping[str, list[Any]]]] = {
     "fm": ({"dim": [16, 64]}, {"lr": [5e-3], "l2_embedding": [1e-4, 1e-3, 1e-2]}),
     "deepfm": (DEEP, LEARN),
     "dcn": (DEEP, LEARN),
-    "dcn_v2": (DEEP, LEARN),
+    # few recipes, for a run of it costs twice one of DeepFM: those around the best of DeepFM
+    "dcn_v2": ({**DEEP, "dropout": [0.2]}, {"lr": [5e-3, 1e-2], "l2_embedding": [3e-4]}),
     "lr": ({"l1": [0.0, 0.1, 1.0]}, {}),
-    "gbdt_lr": ({}, {}),
-    "lambdamart": ({}, {}),
+    "gbdt_lr": ({"categories": [5000]}, {}),
+    "lambdamart": ({"categories": [5000]}, {}),  # else it reads nothing of the candidate
 }
 BATCH, EPOCHS, PATIENCE = 4096, 200, 3
 

@@ -47,8 +47,8 @@ class Found:
     def of(cls, ranks: Ranks, weights: NDArray[np.float64], requests: int, step: int = 1) -> "Found":
         """Of candidates one by one, at their own ranks."""
         best = np.where(ranks > 0, ranks, np.iinfo(ranks.dtype).max).min(axis=1)
-        kind = np.int16 if ranks.dtype == np.int16 else np.int32
-        pieces: Ranks = (-(-ranks.astype(np.int64) // step)).astype(kind)
+        wide = -(-ranks.astype(np.int64) // step)
+        pieces: Ranks = wide.astype(np.int16) if ranks.dtype == np.int16 else wide.astype(np.int32)
         counts = np.ones(len(ranks), dtype=np.int64)
         return _together(pieces, counts, weights, np.bincount(best, minlength=1).astype(np.int64), requests, step)
 
