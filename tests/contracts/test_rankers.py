@@ -58,7 +58,7 @@ def tiny(config: Any) -> Any:
     small: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name in ("dim", "state"):
+        if field.name in ("dim", "state") and getattr(config, "expert", "lstm") == "lstm":
             small[field.name] = 2
         elif field.name == "heads" and value:
             use, options = value["use"], {key: option for key, option in value.items() if key != "use"}
