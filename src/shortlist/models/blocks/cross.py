@@ -4,6 +4,7 @@ B rows, H width, L layers, K rank, E experts."""
 import torch
 from torch import Tensor, nn
 
+from shortlist.models.blocks.affine import Affine
 from shortlist.models.blocks.experts import drawn
 
 __all__ = ["CrossVector", "CrossMatrix", "CrossLowRank", "CrossMixture"]
@@ -30,7 +31,7 @@ class CrossMatrix(nn.Module):
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])
+        self.layers = nn.ModuleList([Affine(width, width) for _ in range(layers)])
 
     def forward(self, x_BH: Tensor) -> Tensor:
         """x_L [B, H]."""
@@ -45,8 +46,8 @@ class CrossLowRank(nn.Module):
 
     def __init__(self, width: int, layers: int, rank: int) -> None:
         super().__init__()
-        self.into = nn.ModuleList([nn.Linear(width, rank, bias=False) for _ in range(layers)])  # Vᵀ
-        self.back = nn.ModuleList([nn.Linear(rank, width) for _ in range(layers)])  # U and b
+        self.into = nn.ModuleList([Affine(width, rank, bias=False) for _ in range(layers)])  # Vᵀ
+        self.back = nn.ModuleList([Affine(rank, width) for _ in range(layers)])  # U and b
 
     def forward(self, x_BH: Tensor) -> Tensor:
         """x_L [B, H]."""
