@@ -141,7 +141,7 @@ def test_it_ends_where_held_lists_are_best() -> None:
     assert 0 < len(early.forest) < 195
     # at its end NDCG of the held lists is best: five more trees, and no fewer, are not better
     longer = fitted(train, held, trees=len(early.forest) + 5, leaves=16, patience=500)
-    assert longer.state()[2]["forest"].split("\n\nTree=")[1:3] == early.state()[2]["forest"].split("\n\nTree=")[1:3]
+    assert longer.state()[1]["forest"].split("\n\nTree=")[1:3] == early.state()[1]["forest"].split("\n\nTree=")[1:3]
     assert longer.forest is not None
     assert len(longer.forest) == len(early.forest)
     without = fitted(train, [], trees=50)

@@ -162,11 +162,6 @@ class EventLog:
             return [outcome for outcome in refused if outcome]
         return self._commit(lambda connection: self._enter(connection, events, refused, now))
 
-    def entering(self, events: Sequence[Event], actions: Sequence[str], now: int) -> Work[list[Outcome]]:
-        """What `append` commits, for a writer that commits something else with it."""
-        refused = [refusal(event, actions, now + self.future_ms) for event in events]
-        return lambda connection: self._enter(connection, events, refused, now)
-
     def _enter(
         self, connection: sqlite3.Connection, events: Sequence[Event], refused: Sequence[Outcome | None], now: int
     ) -> list[Outcome]:

@@ -153,8 +153,8 @@ def parts(
         "embeddings": plain(learned.layout.tables),
     }
     if isinstance(learned.model, Tabular):
-        words, kept, told = learned.model.ranker.state()
-        config["kept"] = {"words": words, "arrays": sorted(kept), "texts": sorted(told)}
+        kept, told = learned.model.ranker.state()
+        config["kept"] = {"arrays": sorted(kept), "texts": sorted(told)}
         weights = {f"{KEPT}{name}": array for name, array in kept.items()}
     maps = {f"{STEPS}{task}": steps for task, steps in learned.steps.items()}
     maps |= {f"{LENGTH}{task}": length.at for task, length in learned.lengths.items()}
@@ -165,7 +165,7 @@ def texts(learned: Learned) -> dict[str, str]:
     """Beside `parts`: a table ranker's texts."""
     if not isinstance(learned.model, Tabular):
         return {}
-    return {f"{KEPT}{name}": text for name, text in learned.model.ranker.state()[2].items()}
+    return {f"{KEPT}{name}": text for name, text in learned.model.ranker.state()[1].items()}
 
 
 def restore(artifact: Artifact, schema: Schema, catalogue: Catalogue) -> Learned:
@@ -218,6 +218,6 @@ def _tabular(artifact: Artifact, kind: Any, options: Any, layout: Layout) -> nn.
     arrays = {name: artifact.array(f"{KEPT}{name}") for name in kept["arrays"]}
     told = {name: artifact.text(f"{KEPT}{name}") for name in kept["texts"]}
     try:
-        return Tabular(kind.restored(options, layout, kept["words"], arrays, told))
+        return Tabular(kind.restored(options, layout, arrays, told))
     except ArtifactError as error:
         raise ArtifactError(error.what, where=str(artifact.folder), hint=error.hint) from None

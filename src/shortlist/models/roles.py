@@ -117,8 +117,8 @@ class TableRanker(Protocol):
         """task -> logit or margin [B]."""
         ...
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
-        """What was learned, as plain values, arrays and texts."""
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """What was learned, as arrays and texts."""
         ...
 
     @classmethod
@@ -126,7 +126,6 @@ class TableRanker(Protocol):
         cls,
         config: Any,
         layout: "Layout",
-        words: Mapping[str, Any],
         arrays: Mapping[str, NDArray[Any]],
         texts: Mapping[str, str],
     ) -> Self:

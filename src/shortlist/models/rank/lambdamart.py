@@ -126,13 +126,12 @@ class LambdaMART:
         margin = self.forest.margin(self.table(batch)).astype(np.float32)
         return dict.fromkeys(self.tasks, margin)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
-        return {}, {}, {"forest": self.forest.text} if self.forest else {}
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        return {}, {"forest": self.forest.text} if self.forest else {}
 
     @classmethod
     def restored(
-        cls, config: Config, layout: Layout, words: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]],
-        texts: Mapping[str, str],
+        cls, config: Config, layout: Layout, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
     ) -> Self:  # fmt: skip
         """Raises ArtifactError for trees of other columns."""
         model = cls(config, layout)

@@ -55,13 +55,12 @@ class LR:
         found = self.ftrl.score(self.code(batch))
         return {task: z.astype(np.float32) for task, z in zip(self.tasks, found, strict=True)}
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, str]]:
-        return {}, self.ftrl.arrays(), {}
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        return self.ftrl.arrays(), {}
 
     @classmethod
     def restored(
-        cls, config: Config, layout: Layout, words: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]],
-        texts: Mapping[str, str],
+        cls, config: Config, layout: Layout, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str]
     ) -> Self:  # fmt: skip
         model = cls(config, layout)
         model.ftrl.take(arrays)
